@@ -1,0 +1,147 @@
+"""Readers of labelled data: JSON Lines, CSV and Parquet become the same records, each knowing where it came from."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from headway.core.errors import DataError, UnavailableError, UsageError
+
+
+@dataclass(frozen=True)
+class Record:
+    """One object of a data file. `line` counts from 1 (in Parquet: the row)."""
+
+    fields: Mapping[str, Any]
+    file: str
+    line: int
+
+    def error(self, problem: str, field: str | None = None) -> DataError:
+        return DataError(problem, file=self.file, line=self.line, field=field)
+
+    def text(self, field: str) -> str:
+        """A field that must hold a usable text. Raises DataError with file, line and field."""
+        if field not in self.fields:
+            raise self.error(f"missing; the record has {sorted(self.fields)}", field)
+        value = self.fields[field]
+        if not isinstance(value, str):
+            raise self.error(f"must be a text, not {type(value).__name__}", field)
+        if (problem := text_problem(value)) is not None:
+            raise self.error(problem, field)
+        return value
+
+
+def text_problem(text: str) -> str | None:
+    """Why a text cannot be used, or None if it can."""
+    if not text or text.isspace():
+        return "is empty or only white space"
+    if "\0" in text:
+        return f"holds a NUL byte at character {text.index(chr(0))}"
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return f"holds half of a surrogate pair at character {error.start}"
+    return None
+
+
+def read(path: str | Path, columns: Mapping[str, str] | None = None) -> Iterator[Record]:
+    """Yield the records of a .jsonl, .csv or .parquet file, or of JSON Lines on standard input ("-").
+
+    `columns` maps the names that headway uses to the names in the file: {"text": "body"}.
+    Raises DataError (file, line, field) for what cannot be read, and for a file without any record.
+    """
+    count = 0
+    for count, record in enumerate(_rows(path), start=1):
+        yield _renamed(record, columns) if columns else record
+    if count == 0:
+        raise DataError("holds no records", file=_name(path))
+
+
+def parse_columns(mapping: str | None) -> dict[str, str]:
+    """Read the option `--columns text=body,label=topic`. Raises UsageError."""
+    pairs = [part.partition("=") for part in mapping.split(",")] if mapping else []
+    for ours, equals, theirs in pairs:
+        if not (ours and equals and theirs):
+            raise UsageError("--columns", f"wants name=column,…; got '{mapping}'")
+    return {ours: theirs for ours, _, theirs in pairs}
+
+
+def _rows(path: str | Path) -> Iterator[Record]:
+    if str(path) == "-":
+        yield from _jsonl(sys.stdin.buffer, "standard input")
+        return
+    path = Path(path)
+    readers = {".jsonl": _jsonl, ".json": _jsonl, ".csv": _csv, ".parquet": _parquet}
+    if path.suffix not in readers:
+        raise DataError(f"unknown kind of file '{path.suffix}'; known: {', '.join(readers)}", file=str(path))
+    try:
+        with path.open("rb") as stream:
+            yield from readers[path.suffix](stream, str(path))
+    except OSError as error:
+        raise DataError(error.strerror or str(error), file=str(path)) from error
+
+
+def _jsonl(stream: BinaryIO, file: str) -> Iterator[Record]:
+    for number, line in _lines(stream, file):
+        try:
+            fields = msgspec.json.decode(line)
+        except msgspec.DecodeError as error:
+            problem = f"invalid JSON: {error}" if line.strip() else "empty line"
+            raise DataError(problem, file=file, line=number) from error
+        if not isinstance(fields, dict):
+            raise DataError(f"must be a JSON object, not {type(fields).__name__}", file=file, line=number)
+        yield Record(fields, file, number)
+
+
+def _csv(stream: BinaryIO, file: str) -> Iterator[Record]:
+    rows = csv.DictReader((line for _, line in _lines(stream, file)), strict=True)
+    try:
+        for fields in rows:
+            if None in fields or None in fields.values():
+                raise DataError("has not as many columns as the header", file=file, line=rows.line_num)
+            yield Record(fields, file, rows.line_num)
+    except csv.Error as error:
+        raise DataError(f"invalid CSV: {error}", file=file, line=rows.line_num) from error
+
+
+def _parquet(stream: BinaryIO, file: str) -> Iterator[Record]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UnavailableError("pyarrow, which reads Parquet,", "pip install 'headway[data]'") from error
+    number = 0
+    try:
+        for batch in pyarrow.parquet.ParquetFile(stream).iter_batches():
+            for fields in batch.to_pylist():
+                number += 1
+                yield Record(fields, file, number)
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"invalid Parquet: {error}", file=file, line=number + 1) from error
+
+
+def _lines(stream: Iterable[bytes], file: str) -> Iterator[tuple[int, str]]:
+    for number, raw in enumerate(stream, start=1):
+        try:
+            yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"not UTF-8 at byte {error.start}", file=file, line=number) from error
+
+
+def _renamed(record: Record, columns: Mapping[str, str]) -> Record:
+    fields = dict(record.fields)
+    for ours, theirs in columns.items():
+        if theirs not in record.fields:
+            raise record.error(f"missing (named by --columns); the record has {sorted(record.fields)}", theirs)
+        fields[ours] = record.fields[theirs]
+    return Record(fields, record.file, record.line)
+
+
+def _name(path: str | Path) -> str:
+    return "standard input" if str(path) == "-" else str(path)

@@ -1,0 +1,96 @@
+"""Outputs that appear whole or not at all, and hashes of files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from headway.core.errors import OutputError
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[TextIO]:
+    """Open a UTF-8 text file that replaces `path` when the block ends well, and vanishes when it does not.
+
+    "-" is standard output. Raises OutputError when the place cannot be written.
+    """
+    if str(path) == "-":
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    path = Path(path)
+    partial = _partial(path)
+    try:
+        if path.is_dir():
+            raise OutputError(path, "it is a folder")
+        with partial.open("w", encoding="utf-8", newline="\n") as stream:
+            yield stream
+        os.replace(partial, path)
+    except OSError as error:
+        _tell(path, error)
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Give an empty folder that becomes `path` when the block ends well, and vanishes when it does not.
+
+    Raises OutputError when the place cannot be written, or is taken and `overwrite` is False.
+    """
+    refuse_taken(path, overwrite)
+    partial = _partial(path)
+    try:
+        partial.mkdir()
+        yield partial
+        replaced = _partial(path, "replaced")
+        if path.exists():
+            os.rename(path, replaced)
+        os.rename(partial, path)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        _tell(path, error)
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_taken(path: Path, overwrite: bool) -> None:
+    """Raise OutputError if `path` is a file, or a folder with something in it (unless `overwrite`), or unwritable."""
+    try:
+        if path.exists() and not path.is_dir():
+            raise OutputError(path, "it is a file")
+        if path.is_dir() and any(path.iterdir()) and not overwrite:
+            raise OutputError(path, "it exists already; give --overwrite to replace it")
+        probe = _partial(path, "probe")
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        _tell(path, error)
+        raise
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _partial(path: Path, kind: str = "partial") -> Path:
+    return path.parent / f".{path.name}.{kind}-{os.getpid()}"
+
+
+def _tell(path: Path, error: OSError) -> None:
+    """Raise `error` as a word about `path`, unless it speaks of another file or not of a file at all."""
+    if error.errno is None:
+        return
+    named = [Path(os.fsdecode(f)) for f in (error.filename, error.filename2) if f is not None]
+    if not named or any(path.parent in n.parents or n == path.parent for n in named):
+        raise OutputError.of(path, error) from error

@@ -1,0 +1,98 @@
+from typing import Annotated, overload
+
+import numpy
+from numpy.typing import NDArray
+
+
+def cpu_features() -> dict[str, bool]:
+    """
+    What this CPU can do and the operating system lets programs use: feature name, as in
+    /proc/cpuinfo, to yes or no. All False on other architectures than x86-64.
+    """
+
+def levels() -> list[str]:
+    """
+    The instruction sets the kernels can use here, slowest first: "scalar" always,
+    then "avx2" and "avx512" where this build and this CPU have them.
+    """
+
+def level() -> str:
+    """
+    The instruction set in use: at first the last of levels(), or what the environment
+    variable HEADWAY_SIMD names.
+    """
+
+def set_level(name: str) -> None:
+    """
+    Use this instruction set in the whole process. ValueError when levels() lacks it.
+    """
+
+@overload
+def pad(ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], length: int, value: int, left: bool = False) -> Annotated[NDArray[numpy.int64], dict(shape=(None, None))]: ...
+
+@overload
+def pad(ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], length: int, value: int, left: bool = False) -> Annotated[NDArray[numpy.int64], dict(shape=(None, None))]:
+    """
+    Ragged token ids (N) to a padded batch (B, T), T = length, with value in the empty places:
+    on the right, or on the left. offsets (B + 1) start at 0 and end at N; row b is
+    ids[offsets[b]:offsets[b + 1]]. ValueError for wrong offsets and rows longer than length.
+    """
+
+@overload
+def mask(offsets: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], length: int, left: bool = False) -> Annotated[NDArray[numpy.int64], dict(shape=(None, None))]: ...
+
+@overload
+def mask(offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], length: int, left: bool = False) -> Annotated[NDArray[numpy.int64], dict(shape=(None, None))]:
+    """
+    1 for tokens and 0 for padding (B, T), T = length, for the ragged batch that offsets (B + 1)
+    describe. ValueError for wrong offsets and rows longer than length.
+    """
+
+@overload
+def unpad(padded: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], left: bool = False) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]: ...
+
+@overload
+def unpad(padded: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], left: bool = False) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
+    """
+    The tokens' vectors of a padded batch (B, T, D) end to end (N, D), without the padding: pad
+    undone. ValueError for wrong offsets and rows longer than T.
+    """
+
+@overload
+def pool(hidden: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], lengths: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], kind: str, normalize: bool) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]: ...
+
+@overload
+def pool(hidden: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order='C', device='cpu', writable=False)], lengths: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], kind: str, normalize: bool) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
+    """
+    One vector per text (B, D) from one per token (B, T, D): the mean or max of each row's first
+    lengths[b] tokens, or its first token ("cls"); normalize divides by max(L2 norm, 1e-12).
+    A row's result depends on that row alone, to the last bit. ValueError for a length outside
+    1 to T and for an unknown kind.
+    """
+
+@overload
+def pool_ragged(hidden: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], kind: str, normalize: bool) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]: ...
+
+@overload
+def pool_ragged(hidden: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], kind: str, normalize: bool) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
+    """
+    pool for a ragged batch: hidden (N, D), offsets (B + 1) that start at 0 and end at N, to
+    (B, D). ValueError for wrong offsets, for a row without tokens and for an unknown kind.
+    """
+
+def softmax(logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
+    """
+    Probabilities (B, C) of logits (B, C), row by row. -inf gives 0. ValueError for NaN, +inf, a
+    row of nothing but -inf, and C = 0.
+    """
+
+def argmax(logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.int32], dict(shape=(None,))]:
+    """
+    Where each row's maximum stands (B), the first among equals. ValueError for NaN and C = 0.
+    """
+
+def top_k(values: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], k: int) -> tuple[Annotated[NDArray[numpy.float32], dict(shape=(None, None))], Annotated[NDArray[numpy.int32], dict(shape=(None, None))]]:
+    """
+    The k largest entries of each row, descending (B, k), and where they stand (B, k), the lower
+    index first among equals. ValueError for NaN and unless 1 <= k <= C.
+    """

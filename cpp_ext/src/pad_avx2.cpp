@@ -1,0 +1,4 @@
+// The padding kernels in AVX2.
+#include "vec_avx2.hpp"  // first: it names the level
+
+#include "pad_generic.hpp"

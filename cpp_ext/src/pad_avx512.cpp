@@ -1,0 +1,4 @@
+// The padding kernels in AVX-512.
+#include "vec_avx512.hpp"  // first: it names the level
+
+#include "pad_generic.hpp"

@@ -1,0 +1,4 @@
+// The padding kernels in plain C++.
+#include "vec_scalar.hpp"  // first: it names the level
+
+#include "pad_generic.hpp"

@@ -1,0 +1,1 @@
+"""Data and recipes that headway ships: what `headway demo` trains on."""

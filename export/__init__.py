@@ -1,0 +1,1 @@
+"""Checkpoint to bundle: graphs, variants, proof."""

@@ -1,0 +1,1 @@
+"""From the fp32 graph to each precision: one file per precision, each with `convert`."""

@@ -1,0 +1,8 @@
+"""How far a result may be from its reference, per dtype: the only place where tolerances stand."""
+
+TOLERANCE: dict[str, tuple[float, float]] = {  # dtype name -> (rtol, atol)
+    "float32": (1e-5, 1e-6),
+    "float16": (2e-3, 1e-3),
+    "bfloat16": (1.6e-2, 1e-2),
+    "int8": (0.1, 0.1),
+}
