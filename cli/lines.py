@@ -1,0 +1,20 @@
+"""Prediction lines: one JSON object per input, in input order, with the input's id when it has one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TextIO
+
+import msgspec
+
+from headway.core.tasks import Example, Result
+
+
+def write_lines(stream: TextIO, examples: Iterable[Example], results: Iterable[Result]) -> int:
+    """Write a line a result; returns how many texts had been cut."""
+    cut = 0
+    for example, result in zip(examples, results, strict=True):
+        named = {} if example.id is None else {"id": example.id}
+        stream.write(msgspec.json.encode(named | msgspec.to_builtins(result)).decode() + "\n")
+        cut += result.truncated
+    return cut

@@ -1,0 +1,51 @@
+"""The backend interface: what every engine must offer. One file per engine beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headway.core import siblings
+from headway.core.manifest import Bundle
+from headway.runtime.ragged import Ragged
+
+FAMILY = "headway.runtime.backends"
+
+Outputs = dict[str, NDArray[np.float32]]
+"""the graph's outputs by name, each (B, …), in the order of the batch's rows"""
+
+
+class Backend(Protocol):
+    """One opened graph on one device."""
+
+    def run(self, batches: Sequence[Ragged]) -> list[Outputs]:
+        """Outputs of each batch, in order. Whether and how to pad, and how to use the threads, is its own matter.
+
+        A row's outputs never depend on the other rows. Safe to call from several threads at once.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """What each module of this family defines."""
+
+    DEVICES: tuple[str, ...]
+    """devices it can run on: "cpu" """
+
+    def open_graph(self, graph: Path, manifest: Bundle, device: str, threads: int) -> Backend:
+        """Open a verified ONNX file on exactly this device. Raises UnavailableError or BundleError."""
+        ...
+
+
+def load_engine(name: str) -> Engine:
+    """The engine of that name. Raises UsageError."""
+    return cast(Engine, siblings.load(FAMILY, name, "--backend"))
+
+
+def engines_for(device: str) -> list[str]:
+    """Names of the engines that run on a device."""
+    return [name for name in siblings.names(FAMILY) if device in load_engine(name).DEVICES]
