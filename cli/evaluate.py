@@ -60,7 +60,9 @@ def evaluate(
     say(f"{len(examples)} records: " + ", ".join(f"{k} {percent(v)}" for k, v in metrics.items()))
     if json is not None:
         with files.whole_file(json) as stream:
-            stream.write(msgspec.json.encode({"task": name, "n": len(examples), "metrics": metrics}).decode() + "\n")
+            stream.write(
+                msgspec.json.encode({"task": name, "n": len(examples), "metrics": metrics}).decode() + "\n"
+            )
 
 
 def _bundle(

@@ -67,4 +67,6 @@ def predict(
         while window := list(islice(shown, WINDOW)):
             cut += write_lines(stream, window, pipe([task.inputs(e) for e in window]))
     if cut:
-        say(f"{cut} texts were longer than {pipe.manifest.max_length} tokens and were cut (\"truncated\": true)")
+        say(
+            f'{cut} texts were longer than {pipe.manifest.max_length} tokens and were cut ("truncated": true)'
+        )

@@ -25,4 +25,6 @@ def train(task: str, /, *, options: Annotated[TrainOptions, Parameter(name="*")]
     figures = ", ".join(f"{name} {percent(value)}" for name, value in report.metrics.items())
     say(f"checkpoint: {report.checkpoint}" + (f" ({figures} on {options.eval})" if figures else ""))
     if report.truncated:
-        say(f"{report.truncated} texts were longer than {options.max_length} tokens and were cut (--max-length)")
+        say(
+            f"{report.truncated} texts were longer than {options.max_length} tokens and were cut (--max-length)"
+        )

@@ -56,10 +56,11 @@ def read(path: str | Path, columns: Mapping[str, str] | None = None) -> Iterator
     `columns` maps the names that headway uses to the names in the file: {"text": "body"}.
     Raises DataError (file, line, field) for what cannot be read, and for a file without any record.
     """
-    count = 0
-    for count, record in enumerate(_rows(path), start=1):
+    empty = True
+    for record in _rows(path):
+        empty = False
         yield _renamed(record, columns) if columns else record
-    if count == 0:
+    if empty:
         raise DataError("holds no records", file=_name(path))
 
 
@@ -138,7 +139,9 @@ def _renamed(record: Record, columns: Mapping[str, str]) -> Record:
     fields = dict(record.fields)
     for ours, theirs in columns.items():
         if theirs not in record.fields:
-            raise record.error(f"missing (named by --columns); the record has {sorted(record.fields)}", theirs)
+            raise record.error(
+                f"missing (named by --columns); the record has {sorted(record.fields)}", theirs
+            )
         fields[ours] = record.fields[theirs]
     return Record(fields, record.file, record.line)
 

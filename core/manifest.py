@@ -46,7 +46,7 @@ class Checkpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             raise CheckpointError(folder, f"there is no {NAME} in it; `headway train` writes one")
         try:
             return _typed(cls, _read(path, CHECKPOINT_FORMAT))
-        except _Malformed as error:
+        except _MalformedError as error:
             raise CheckpointError(folder, str(error)) from error
 
 
@@ -110,9 +110,9 @@ class Bundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         try:
             content = _read(path, BUNDLE_FORMAT)
             if content.pop("seal", None) != _seal(content):
-                raise _Malformed(f"{NAME} was changed after it was written (its seal does not fit)")
+                raise _MalformedError(f"{NAME} was changed after it was written (its seal does not fit)")
             return _typed(cls, content)
-        except _Malformed as error:
+        except _MalformedError as error:
             raise BundleError(folder, str(error)) from error
 
     @property
@@ -149,7 +149,7 @@ def kind(folder: Path) -> str:
     """ "checkpoint" or "bundle". Raises BundleError if the folder is neither."""
     try:
         said = str(_read(folder / NAME, None).get("format", ""))
-    except (_Malformed, OSError) as error:
+    except (_MalformedError, OSError) as error:
         raise BundleError(folder, f"neither a checkpoint nor a bundle: no readable {NAME}") from error
     for name in ("checkpoint", "bundle"):
         if said.startswith(f"headway-{name}-"):
@@ -157,7 +157,7 @@ def kind(folder: Path) -> str:
     raise BundleError(folder, f"{NAME} has the unknown format '{said}'")
 
 
-class _Malformed(HeadwayError):
+class _MalformedError(HeadwayError):
     """What is wrong with a JSON file; the caller says whose file it is."""
 
 
@@ -169,11 +169,13 @@ def _read(path: Path, expected: str | None) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _Malformed(f"{path.name} is not JSON: {error}") from error
+        raise _MalformedError(f"{path.name} is not JSON: {error}") from error
     if not isinstance(content, dict):
-        raise _Malformed(f"{path.name} is not a JSON object")
+        raise _MalformedError(f"{path.name} is not a JSON object")
     if expected is not None and content.get("format") != expected:
-        raise _Malformed(f"{path.name} has the format '{content.get('format')}', this version reads '{expected}'")
+        raise _MalformedError(
+            f"{path.name} has the format '{content.get('format')}', this version reads '{expected}'"
+        )
     return content
 
 
@@ -184,7 +186,7 @@ def _typed(cls: type[S], content: dict[str, Any]) -> S:
     try:
         return msgspec.convert(content, cls)
     except msgspec.ValidationError as error:
-        raise _Malformed(f"{NAME}: {error}") from error
+        raise _MalformedError(f"{NAME}: {error}") from error
 
 
 def _seal(content: dict[str, Any]) -> str:

@@ -16,6 +16,10 @@ def write(bundle: Bundle, metric: str) -> str:
     ]
     about = [f"- **{name}**: {base.load(v.precision).ABOUT}" for name, v in bundle.variants.items()]
     parity = next(iter(bundle.variants.values())).parity
+    proof = (
+        "Differences are of logits, from the PyTorch model, as a share of the logits' standard deviation, on "
+        f"{parity['texts']} texts of {parity['shortest']} to {parity['longest']} tokens."
+    )
     return "\n".join(
         [
             f"# {bundle.task}, {bundle.architecture['model_type']}",
@@ -29,8 +33,7 @@ def write(bundle: Bundle, metric: str) -> str:
             "",
             *about,
             "",
-            f"Differences are of logits, from the PyTorch model, as a share of the logits' standard deviation, on "
-            f"{parity['texts']} texts of {parity['shortest']} to {parity['longest']} tokens.",
+            proof,
             "",
             "Open it with `headway.runtime.load`, or `fp32/` with any tool that reads ONNX.",
             "",

@@ -34,7 +34,9 @@ def architecture(opened: Opened) -> dict[str, Any]:
             "vocab_size": normal.vocab_size,
         }
     except (KeyError, AttributeError) as error:
-        raise CheckpointError(opened.folder, f"the model type '{config.model_type}' is not supported") from error
+        raise CheckpointError(
+            opened.folder, f"the model type '{config.model_type}' is not supported"
+        ) from error
 
 
 def build(opened: Opened, inputs: list[Tensor], outputs: list[Tensor]) -> ir.Model:

@@ -70,7 +70,9 @@ def measure(
     """Run the texts alone and in batches through the runtime's own tokenizer and engine."""
     ragged, _ = tokenizer(compared)
     rows = np.arange(len(ragged))
-    alone = _logits([backend.run([ragged.take(rows[i : i + 1])])[0] for i in progress(rows, label, len(rows))])
+    alone = _logits(
+        [backend.run([ragged.take(rows[i : i + 1])])[0] for i in progress(rows, label, len(rows))]
+    )
     spread = float(expected.std()) or 1.0
     neighbours = 0.0
     for size in BATCHES:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from headway.core import hardware, manifest
-from headway.core.threads import budget as thread_budget
 from headway.core.errors import UnavailableError, UsageError
+from headway.core.threads import budget as thread_budget
 from headway.runtime.backends.base import engines_for, load_engine
 from headway.runtime.pipeline import Pipeline
 from headway.runtime.plan import BATCH_TOKENS
@@ -46,7 +46,9 @@ def load(
     declared = manifest.Bundle.read(folder)
     chosen = _precision(declared, precision)
     graph = declared.variants[chosen].graphs["model"]
-    declared.verify(folder, [TOKENIZER, *(n for n in declared.files if n.startswith(f"{Path(graph).parent}/"))])
+    declared.verify(
+        folder, [TOKENIZER, *(n for n in declared.files if n.startswith(f"{Path(graph).parent}/"))]
+    )
     return Pipeline(
         declared,
         chosen,
@@ -62,7 +64,9 @@ def _precision(declared: manifest.Bundle, wanted: str) -> str:
         fast = "int8" if hardware.has_fast_int8(hardware.cpu_flags()) else "fp32"
         return fast if fast in declared.variants else next(iter(declared.variants))
     if wanted not in declared.variants:
-        raise UsageError("--precision", f"the bundle has no '{wanted}'; it has {', '.join(declared.variants)}")
+        raise UsageError(
+            "--precision", f"the bundle has no '{wanted}'; it has {', '.join(declared.variants)}"
+        )
     return wanted
 
 

@@ -37,7 +37,7 @@ class Pipeline:
         self._batch_tokens = batch_tokens
 
     @overload
-    def __call__(self, texts: str) -> Result: ...
+    def __call__(self, texts: str) -> Result: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, texts: Sequence[str]) -> list[Result]: ...
     def __call__(self, texts: str | Sequence[str]) -> Result | list[Result]:

@@ -27,5 +27,7 @@ class Ragged:
         """The given rows, in the given order, as a batch of their own."""
         lengths = self.lengths[rows]
         offsets = np.concatenate(([0], np.cumsum(lengths)))
-        flat = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)  # (N of the rows)
+        flat = np.arange(offsets[-1]) + np.repeat(
+            self.offsets[rows] - offsets[:-1], lengths
+        )  # (N of the rows)
         return Ragged(self.ids[flat], self.types[flat], offsets)

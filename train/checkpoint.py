@@ -36,7 +36,8 @@ def open_checkpoint(folder: Path) -> Opened:
     manifest = Checkpoint.read(folder)
     tokenizer = open_tokenizer(str(folder))
     model = open_model(str(folder), manifest.task, manifest.labels)
-    return Opened(folder, manifest, model.eval(), tokenizer)
+    model.train(False)
+    return Opened(folder, manifest, model, tokenizer)
 
 
 def open_model(name: str, task: str, labels: Sequence[str]) -> PreTrainedModel:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +16,8 @@ from torch.utils.data import SequentialSampler
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
-    PrinterCallback,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -26,7 +25,7 @@ from transformers import (
 )
 
 from headway.core import data, files, hardware, tasks
-from headway.core.errors import CheckpointError, UsageError
+from headway.core.errors import DataError, UsageError
 from headway.core.manifest import Checkpoint
 from headway.core.progress import Progress, silent
 from headway.core.tasks import Example, Task
@@ -63,9 +62,7 @@ def train(task_name: str, options: TrainOptions, progress: Progress = silent) ->
     model = open_model(options.model, task_name, labels)
     _refuse_too_long(options, model.config)
 
-    features = partial(
-        specifics.features, tokenizer=tokenizer, labels=labels, max_length=options.max_length
-    )
+    features = partial(specifics.features, tokenizer=tokenizer, labels=labels, max_length=options.max_length)
     trainer = _Trainer(
         model=model,
         args=_arguments(options, task, work),
@@ -77,7 +74,9 @@ def train(task_name: str, options: TrainOptions, progress: Progress = silent) ->
     )
     trainer.remove_callback(PrinterCallback)
     trainer.task_loss = specifics.loss
-    trainer.class_weights = _class_weights(task, examples, labels) if options.class_weights == "balanced" else None
+    trainer.class_weights = (
+        _class_weights(task, examples, labels) if options.class_weights == "balanced" else None
+    )
     _report_steps(trainer, progress)
     trainer.train(resume_from_checkpoint=options.resume)
     metrics = _clean(trainer.evaluate()) if held_out else {}
@@ -101,7 +100,7 @@ def _read(task: Task, options: TrainOptions) -> tuple[list[Example], list[Exampl
     examples = [task.read(record, labelled=True) for record in data.read(options.train, columns)]
     labels = task.labels(examples)
     if len(labels) < 2:
-        raise data.DataError(f"has {len(labels)} label; training needs two or more", file=str(options.train))
+        raise DataError(f"has {len(labels)} label; training needs two or more", file=str(options.train))
     if options.eval is None:
         return examples, [], labels
     held_out = [task.read(record, labelled=True) for record in data.read(options.eval, columns)]
@@ -113,7 +112,9 @@ def _read(task: Task, options: TrainOptions) -> tuple[list[Example], list[Exampl
 def _refuse_too_long(options: TrainOptions, config: Any) -> None:
     longest = getattr(config, "max_position_embeddings", None)
     if isinstance(longest, int) and options.max_length > longest:
-        raise UsageError("--max-length", f"is {options.max_length}, but {options.model} ends at {longest} tokens")
+        raise UsageError(
+            "--max-length", f"is {options.max_length}, but {options.model} ends at {longest} tokens"
+        )
 
 
 def _arguments(options: TrainOptions, task: Task, work: Path) -> TrainingArguments:
@@ -165,7 +166,11 @@ class _Trainer(Trainer):
 
 
 def _metrics(
-    task: Task, examples: Sequence[Example], labels: list[str], specifics: base.TrainTask, seen: EvalPrediction
+    task: Task,
+    examples: Sequence[Example],
+    labels: list[str],
+    specifics: base.TrainTask,
+    seen: EvalPrediction,
 ) -> dict[str, float]:
     named = specifics.outputs(torch.from_numpy(np.asarray(seen.predictions)))
     results = task.decode({name: value.numpy() for name, value in named.items()}, labels)

@@ -51,7 +51,13 @@ class TrainOptions:
     """replace what is at the output"""
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("max_length", 3), ("seed", 0)):
+        for name, least in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("patience", 1),
+            ("max_length", 3),
+            ("seed", 0),
+        ):
             if getattr(self, name) < least:
                 raise UsageError(_flag(name), f"must be at least {least}, not {getattr(self, name)}")
         if not self.learning_rate > 0:

@@ -30,7 +30,9 @@ def open_subject(model: Path, precision: str, threads: int, max_length: int) -> 
 
 class TransformersPipeline:
     SETTINGS: Sequence[Setting] = tuple(
-        {"batch_size": size, "by_length": by_length} for size in (1, 8, 32, 128) for by_length in (False, True)
+        {"batch_size": size, "by_length": by_length}
+        for size in (1, 8, 32, 128)
+        for by_length in (False, True)
     )
 
     def __init__(self, pipe: Any, max_length: int) -> None:
@@ -40,7 +42,11 @@ class TransformersPipeline:
         return str(self._pipe(text, **self._cut)[0]["label"])
 
     def many(self, texts: Sequence[str], **setting: Any) -> list[str]:
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i])) if setting["by_length"] else range(len(texts))
+        order = (
+            sorted(range(len(texts)), key=lambda i: len(texts[i]))
+            if setting["by_length"]
+            else range(len(texts))
+        )
         answers = self._pipe([texts[i] for i in order], batch_size=setting["batch_size"], **self._cut)
         labels = dict(zip(order, (str(a["label"]) for a in answers), strict=True))
         return [labels[i] for i in range(len(texts))]

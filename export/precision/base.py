@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Protocol, cast
 
-import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -48,7 +47,9 @@ class Writer:
         self.graph.register_initializer(value)
         return value
 
-    def node(self, before: ir.Node, op: str, inputs: list[ir.Value], name: str, **attributes: Any) -> ir.Value:
+    def node(
+        self, before: ir.Node, op: str, inputs: list[ir.Value], name: str, **attributes: Any
+    ) -> ir.Value:
         """A node with one output, both called `name`, put in front of another node."""
         made = ir.node(op, inputs, attributes=attributes, name=name)
         made.outputs[0].name = name
@@ -65,10 +66,3 @@ class Writer:
         for name, value in list(self.graph.initializers.items()):
             if value not in used:
                 del self.graph.initializers[name]
-
-
-def array_of(value: ir.Value | None) -> NDArray[np.float32] | None:
-    """The content of a float32 constant, None for anything else."""
-    if value is None or value.const_value is None or value.const_value.dtype != ir.DataType.FLOAT:
-        return None
-    return value.const_value.numpy()

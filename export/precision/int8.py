@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from headway.export.precision.base import Writer, array_of
+from headway.export.precision.base import Writer
 
 ABOUT = "8-bit products, one activation scale per token (no calibration data, independent of the batch)"
 
@@ -27,13 +27,14 @@ SMALLEST_TABLE = 1 << 20
 
 def convert(model: ir.Model) -> ir.Model:
     writer = Writer(model)
-    quantized: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}  # query, key and value share one quantized input
+    quantized: dict[
+        ir.Value, tuple[ir.Value, ir.Value]
+    ] = {}  # query, key and value share one quantized input
     for node in list(model.graph):
-        if node.op_type == "MatMul" and (weight := array_of(node.inputs[1])) is not None and weight.ndim == 2:
+        if node.op_type == "MatMul" and (weight := _matrix(node.inputs[1])) is not None:
             _matmul(writer, node, weight, quantized)
-        elif node.op_type == "Gather" and (table := array_of(node.inputs[0])) is not None:
-            if table.ndim == 2 and table.size >= SMALLEST_TABLE:
-                _embedding(writer, node, table)
+        elif node.op_type == "Gather" and (table := _matrix(node.inputs[0], SMALLEST_TABLE)) is not None:
+            _embedding(writer, node, table)
     writer.drop_unused_constants()
     return model
 
@@ -94,3 +95,11 @@ def _rounded(weight: NDArray[Any], axis: int) -> tuple[NDArray[np.int8], NDArray
     """Symmetric int8 with one scale for each slice along the other axis; the scale keeps its dimension."""
     scale = np.maximum(np.abs(weight).max(axis=axis, keepdims=True) / LARGEST, LEAST_SCALE).astype(np.float32)
     return np.clip(np.rint(weight / scale), -LARGEST, LARGEST).astype(np.int8), scale
+
+
+def _matrix(value: ir.Value | None, least_size: int = 1) -> NDArray[np.float32] | None:
+    """The content of a two-dimensional float32 constant, None for anything else."""
+    if value is None or value.const_value is None or value.const_value.dtype != ir.DataType.FLOAT:
+        return None
+    array = value.const_value.numpy()
+    return array if array.ndim == 2 and array.size >= least_size else None

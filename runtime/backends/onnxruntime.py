@@ -80,4 +80,6 @@ class OnnxRuntime:
                 disabled_optimizers=SLOW_FUSIONS,
             )
         except Exception as error:  # the library's exceptions have no common base
-            raise BundleError(self._graph.parent.parent, f"{self._graph.name} cannot be opened: {error}") from error
+            raise BundleError(
+                self._graph.parent.parent, f"{self._graph.name} cannot be opened: {error}"
+            ) from error

@@ -1,0 +1,57 @@
+# Everything a fresh machine needs: `make demo` and `make test` set up .venv by themselves.
+
+PYTHON ?= python3
+BIN := .venv/bin
+CPP := $(shell find cpp_ext -name '*.cpp' -o -name '*.hpp' -o -name '*.txt' -o -name '*.cmake')
+FOLDERS := core train export runtime bench cpp_ext cli examples
+# tests that look at the source tree, which an installed wheel does not have
+SOURCE_TESTS := test_packaging.py test_imports.py test_kernel_stub.py test_readme.py
+
+.PHONY: demo test lint sanitize wheel-test format clean
+
+demo: .venv/.ready
+	$(BIN)/headway demo --overwrite
+
+test: .venv/.ready
+	$(BIN)/pytest -q
+
+lint: .venv/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	find cpp_ext -name '*.cpp' -o -name '*.hpp' | xargs $(BIN)/clang-format --dry-run --Werror
+
+format: .venv/.ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	find cpp_ext -name '*.cpp' -o -name '*.hpp' | xargs $(BIN)/clang-format -i
+
+# The C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitize: .venv/.ready
+	$(BIN)/cmake -S cpp_ext -B build/asan -DHEADWAY_SANITIZE=ON -DHEADWAY_WERROR=ON
+	$(BIN)/cmake --build build/asan --parallel 2
+	$(BIN)/ctest --test-dir build/asan --output-on-failure
+
+# sdist, a wheel from that sdist, and the tests on the installed wheel with the sources out of reach.
+wheel-test: .venv/.ready
+	rm -rf build/wheel && mkdir -p build/wheel/run
+	$(BIN)/python -m build --no-isolation --outdir build/wheel/dist
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/pip install --quiet build/wheel/dist/*.whl -c requirements.lock
+	bash tests/base_install.sh build/wheel/venv
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+		> `build/wheel/venv/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"`/locked.pth
+	cp -r tests pyproject.toml build/wheel/run/
+	cd build/wheel/run && ../venv/bin/python -m pytest -q $(addprefix --ignore=tests/,$(SOURCE_TESTS))
+
+.venv/.locked: requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	touch $@
+
+.venv/.ready: .venv/.locked pyproject.toml $(CPP)
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean:
+	rm -rf .venv build demo-output

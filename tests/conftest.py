@@ -1,0 +1,142 @@
+"""Shared by all tests: a tiny random BERT, a checkpoint trained from it, a bundle made of that, the command line."""
+
+import json
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from headway.cli import main as cli
+
+SUPPORT = Path(__file__).parents[1] / "examples" / "support"
+MAX_LENGTH = 48
+"""tokens a text in the shared checkpoint, fewer than many of the texts have"""
+
+
+class Ran(NamedTuple):
+    """What one command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ran]
+
+
+def records(name: str, count: int) -> list[dict[str, str]]:
+    """The first records of a file in examples/support."""
+    lines = (SUPPORT / f"{name}.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines[:count]]
+
+
+def write_jsonl(path: Path, rows: list[dict[str, str]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    """Texts of many lengths, some longer than the model."""
+    found = [r["text"] for r in records("test", 60)]
+    words = " ".join(found).split()
+    return [
+        *found,
+        *(" ".join(words[:n]) for n in (1, 2, 3, 5, 8, 13, 21, 34, 55, 200)),
+        "Ünïcode 漢字 😀 ok",
+    ]
+
+
+@pytest.fixture(scope="session")
+def train_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_jsonl(tmp_path_factory.mktemp("data") / "train.jsonl", records("train", 128))
+
+
+@pytest.fixture(scope="session")
+def dev_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_jsonl(tmp_path_factory.mktemp("data") / "dev.jsonl", records("dev", 48))
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as `transformers` saves it: random weights, a WordPiece tokenizer learnt from the training texts."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    special |= {"mask_token": "[MASK]"}
+    raw = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # type: ignore[call-arg]
+    raw.normalizer = normalizers.BertNormalizer(lowercase=True)
+    raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    raw.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=800, special_tokens=list(special.values()))
+    raw.train_from_iterator([r["text"] for r in records("train", 450)], trainer)
+    sep, cls = raw.token_to_id("[SEP]"), raw.token_to_id("[CLS]")
+    raw.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    folder = tmp_path_factory.mktemp("pretrained") / "tiny-bert"
+    PreTrainedTokenizerFast(
+        tokenizer_object=raw, model_input_names=names, model_max_length=64, **special
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=raw.get_vocab_size(),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        pad_token_id=raw.token_to_id("[PAD]"),
+        initializer_range=0.2,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(
+    pretrained: Path, train_file: Path, dev_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    from headway.train.fit import train
+    from headway.train.options import TrainOptions
+
+    options = TrainOptions(
+        model=str(pretrained),
+        train=train_file,
+        eval=dev_file,
+        output=tmp_path_factory.mktemp("checkpoint") / "checkpoint",
+        epochs=2,
+        learning_rate=5e-3,
+        max_length=MAX_LENGTH,
+        precision="fp32",
+    )
+    return train("text-classification", options).checkpoint
+
+
+@pytest.fixture(scope="session")
+def bundle(checkpoint: Path, dev_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from headway.export.bundle import export
+    from headway.export.options import ExportOptions
+
+    output = tmp_path_factory.mktemp("bundle") / "bundle"
+    return export(checkpoint, ExportOptions(output=output, eval=dev_file)).bundle
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Run one `headway` command in this process."""
+    before, disabled = signal.getsignal(signal.SIGTERM), logging.root.manager.disable
+
+    def call(*arguments: object) -> Ran:
+        capsys.readouterr()
+        code = cli.run([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        return Ran(code, out, err)
+
+    yield call
+    signal.signal(signal.SIGTERM, before)
+    logging.disable(disabled)

@@ -1,0 +1,229 @@
+"""Readers of labelled data: three formats, the same records; every bad thing is a DataError with its place."""
+
+import csv
+import io
+import json
+import tempfile
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headway.core import data, tasks
+from headway.core.errors import DataError, UsageError
+
+ROWS = [
+    {"text": 'a "quoted", text', "label": "x"},
+    {"text": "two\nlines", "label": "y"},
+    {"text": "漢字 😀 ", "label": "x"},
+]
+TASK = tasks.load("text-classification")
+
+usable = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")).filter(
+    lambda text: text != "" and not text.isspace()
+)
+
+
+def write(path: Path, rows: list[dict[str, str]]) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    elif path.suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+def refused(path: Path, content: bytes | None) -> DataError:
+    """The error that reading a file as labelled data for text-classification ends with."""
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        for record in data.read(path):
+            TASK.read(record, labelled=True)
+    assert caught.value.file == str(path)
+    return caught.value
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_the_same_records(kind: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"data.{kind}", ROWS)
+    found = list(data.read(path))
+    assert [dict(r.fields) for r in found] == ROWS
+    assert {r.file for r in found} == {str(path)}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_lines_count_from_one(kind: str, tmp_path: Path) -> None:
+    assert [r.line for r in data.read(write(tmp_path / f"data.{kind}", ROWS))] == [1, 2, 3]
+
+
+def test_csv_lines_are_those_of_the_file(tmp_path: Path) -> None:
+    lines = [r.line for r in data.read(write(tmp_path / "data.csv", ROWS))]
+    assert lines == [2, 4, 5]  # a header first; the second record ends on line 4
+
+
+GOOD = b'{"text": "fine", "label": "x"}\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "problem"),
+    [
+        (b'{"label": "x"}', "text", "missing; the record has \\['label'\\]"),
+        (b'{"text": "fine"}', "label", "missing"),
+        (b'{"text": "fine", "label": "x"', None, "invalid JSON"),
+        (b'["fine", "x"]', None, "must be a JSON object, not list"),
+        (b"", None, "empty line"),
+        (b"   ", None, "empty line"),
+        (b'{"text": "caf\xe9", "label": "x"}', None, "not UTF-8 at byte 13"),
+        (b'{"text": "  \\t\\u3000 ", "label": "x"}', "text", "is empty or only white space"),
+        (b'{"text": "", "label": "x"}', "text", "is empty or only white space"),
+        (b'{"text": "a\\u0000b", "label": "x"}', "text", "holds a NUL byte at character 1"),
+        (b'{"text": 5, "label": "x"}', "text", "must be a text, not int"),
+        (b'{"text": null, "label": "x"}', "text", "must be a text, not NoneType"),
+        (b'{"text": "fine", "label": 1}', "label", "must be a text, not int"),
+        (b'{"text": "fine", "label": " "}', "label", "is empty or only white space"),
+    ],
+)
+def test_bad_json_lines(line: bytes, field: str | None, problem: str, tmp_path: Path) -> None:
+    error = refused(tmp_path / "data.jsonl", GOOD + line + b"\n" + GOOD)
+    assert (error.line, error.field) == (2, field)
+    with pytest.raises(DataError, match=problem):
+        raise error
+
+
+def test_lone_surrogate(tmp_path: Path) -> None:
+    error = refused(tmp_path / "data.jsonl", GOOD + b'{"text": "ab\\ud800", "label": "x"}\n')
+    assert error.line == 2
+
+
+def test_lone_surrogate_in_memory() -> None:
+    with pytest.raises(DataError, match="a:1: field 'text': holds half of a surrogate pair at character 2"):
+        data.Record({"text": "ab\ud800"}, "a", 1).text("text")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf"])
+def test_empty_file(content: bytes, tmp_path: Path) -> None:
+    refused(tmp_path / "data.jsonl", content)
+    refused(tmp_path / "data.csv", content)
+
+
+def test_header_alone_holds_no_records(tmp_path: Path) -> None:
+    assert refused(tmp_path / "data.csv", b"text,label\n").problem == "holds no records"
+
+
+def test_empty_parquet(tmp_path: Path) -> None:
+    table = pyarrow.Table.from_pylist([], pyarrow.schema([("text", pyarrow.string())]))
+    pyarrow.parquet.write_table(table, tmp_path / "data.parquet")
+    assert refused(tmp_path / "data.parquet", None).problem == "holds no records"
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "problem"),
+    [
+        (b"text,label\nfine,x\nfine\n", 3, "has not as many columns as the header"),
+        (b"text,label\nfine,x\nfine,x,y\n", 3, "has not as many columns as the header"),
+        (b'text,label\nfine,x\n"fine"s,x\n', 3, "invalid CSV"),
+        (b"text,label\nfine,x\n ,x\n", 3, "is empty or only white space"),
+        (b"text,label\nfine,x\ncaf\xe9,x\n", 3, "not UTF-8 at byte 3"),
+        (b"body,label\nfine,x\n", 2, "missing"),
+    ],
+)
+def test_bad_csv(content: bytes, line: int, problem: str, tmp_path: Path) -> None:
+    error = refused(tmp_path / "data.csv", content)
+    assert error.line == line
+    assert error.problem.startswith(problem)
+
+
+def test_bad_parquet(tmp_path: Path) -> None:
+    assert refused(tmp_path / "data.parquet", b"no parquet at all").problem.startswith("invalid Parquet")
+
+
+def test_null_in_parquet(tmp_path: Path) -> None:
+    rows = [{"text": "fine", "label": "x"}, {"text": None, "label": "x"}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "data.parquet")
+    error = refused(tmp_path / "data.parquet", None)
+    assert (error.line, error.field, error.problem) == (2, "text", "must be a text, not NoneType")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_byte_order_mark_is_no_part_of_the_data(kind: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"data.{kind}", ROWS)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert [dict(r.fields) for r in data.read(path)] == ROWS
+
+
+def test_carriage_returns(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(GOOD.replace(b"\n", b"\r\n") * 2)
+    assert [r.fields["text"] for r in data.read(path)] == ["fine", "fine"]
+
+
+def test_unknown_kind_of_file(tmp_path: Path) -> None:
+    error = refused(tmp_path / "data.xlsx", b"")
+    assert error.problem == "unknown kind of file '.xlsx'; known: .jsonl, .json, .csv, .parquet"
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    assert refused(tmp_path / "none.jsonl", None).problem == "No such file or directory"
+    (tmp_path / "folder.jsonl").mkdir()
+    assert refused(tmp_path / "folder.jsonl", None).problem == "Is a directory"
+
+
+def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(GOOD + b"{")))
+    rows = data.read("-")
+    assert next(rows).file == "standard input"
+    with pytest.raises(DataError, match="^standard input:2: invalid JSON"):
+        next(rows)
+
+
+def test_columns(tmp_path: Path) -> None:
+    path = write(tmp_path / "data.jsonl", [{"body": "fine", "topic": "x"}])
+    (record,) = data.read(path, data.parse_columns("text=body,label=topic"))
+    assert (record.text("text"), record.text("label")) == ("fine", "x")
+
+
+def test_columns_can_be_swapped(tmp_path: Path) -> None:
+    path = write(tmp_path / "data.jsonl", [{"text": "a", "label": "b"}])
+    (record,) = data.read(path, {"text": "label", "label": "text"})
+    assert (record.text("text"), record.text("label")) == ("b", "a")
+
+
+def test_columns_that_are_not_there(tmp_path: Path) -> None:
+    path = write(tmp_path / "data.jsonl", [{"body": "fine"}])
+    with pytest.raises(DataError, match=":1: field 'boddy': missing") as caught:
+        list(data.read(path, {"text": "boddy"}))
+    assert caught.value.field == "boddy"
+
+
+@pytest.mark.parametrize("option", ["text", "text=", "=body", "text=body,", ","])
+def test_malformed_columns(option: str) -> None:
+    with pytest.raises(UsageError, match=r"^--columns: wants name=column"):
+        data.parse_columns(option)
+
+
+@given(st.lists(usable, min_size=1), st.sampled_from(["jsonl", "parquet"]))
+def test_round_trip(texts: list[str], kind: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder) / f"data.{kind}", [{"text": text} for text in texts])
+        assert [r.text("text") for r in data.read(path)] == texts
+
+
+@given(st.lists(usable.filter(lambda text: "\r" not in text), min_size=1))
+def test_round_trip_csv(texts: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder) / "data.csv", [{"text": text} for text in texts])
+        assert [r.text("text") for r in data.read(path)] == texts
+
+
+@given(st.text(st.characters() | st.sampled_from("\0 \ud800")))
+def test_a_usable_text_has_content_and_is_utf8(text: str) -> None:
+    surrogate = any("\ud800" <= c <= "\udfff" for c in text)
+    assert (data.text_problem(text) is None) == (bool(text.strip()) and "\0" not in text and not surrogate)

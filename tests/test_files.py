@@ -1,0 +1,149 @@
+"""Outputs appear whole or not at all."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from headway.core import files
+from headway.core.errors import OutputError
+
+
+class Interrupted(BaseException):
+    """Like Ctrl-C: no Exception."""
+
+
+def test_file_appears_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    with files.whole_file(path) as stream:
+        stream.write("é\n")
+        stream.flush()
+        assert not path.exists()
+    assert path.read_bytes() == "é\n".encode()
+    assert os.listdir(tmp_path) == ["out.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError, Interrupted])
+def test_file_vanishes_on_an_error(error: type[BaseException], tmp_path: Path) -> None:
+    with pytest.raises(error), files.whole_file(tmp_path / "out.txt") as stream:
+        stream.write("half")
+        raise error
+    assert os.listdir(tmp_path) == []
+
+
+def test_file_that_was_there_stays_on_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    path.write_text("before")
+    with pytest.raises(ValueError, match="no"), files.whole_file(path):
+        raise ValueError("no")
+    assert path.read_text() == "before"
+    with files.whole_file(path) as stream:
+        stream.write("after")
+    assert path.read_text() == "after"
+    assert os.listdir(tmp_path) == ["out.txt"]
+
+
+def test_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    with files.whole_file("-") as stream:
+        stream.write("line\n")
+    assert capsys.readouterr().out == "line\n"
+
+
+def test_file_in_a_missing_folder(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "out.txt"
+    with pytest.raises(OutputError, match="No such file or directory") as caught, files.whole_file(path):
+        pass
+    assert caught.value.path == path
+
+
+def test_file_under_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="Not a directory"), files.whole_file(tmp_path / "file" / "out.txt"):
+        pass
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_file_where_a_folder_is(tmp_path: Path) -> None:
+    (tmp_path / "out.txt").mkdir()
+    with pytest.raises(OutputError, match="it is a folder"), files.whole_file(tmp_path / "out.txt"):
+        pass
+    assert os.listdir(tmp_path) == ["out.txt"]
+
+
+def test_another_files_error_keeps_its_name(tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere" / "weights"
+    (tmp_path / "here").mkdir()
+    with pytest.raises(FileNotFoundError, match="elsewhere"), files.whole_file(tmp_path / "here" / "out.txt"):
+        other.read_text()
+    with pytest.raises(FileNotFoundError, match="elsewhere"), files.whole_folder(tmp_path / "here" / "out"):
+        other.read_text()
+    assert os.listdir(tmp_path / "here") == []
+
+
+def test_folder_appears_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with files.whole_folder(path) as folder:
+        (folder / "a").write_text("a")
+        assert not path.exists()
+    assert (path / "a").read_text() == "a"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("error", [ValueError, Interrupted])
+def test_folder_vanishes_on_an_error(error: type[BaseException], tmp_path: Path) -> None:
+    with pytest.raises(error), files.whole_folder(tmp_path / "out") as folder:
+        (folder / "a").mkdir()
+        (folder / "a" / "b").write_text("half")
+        raise error
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_taken_folder_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.mkdir()
+    (path / "mine").touch()
+    with pytest.raises(OutputError, match="give --overwrite"), files.whole_folder(path):
+        pass
+    with pytest.raises(ValueError, match="no"), files.whole_folder(path, overwrite=True):
+        raise ValueError("no")
+    assert os.listdir(path) == ["mine"]
+    with files.whole_folder(path, overwrite=True) as folder:
+        (folder / "new").touch()
+    assert os.listdir(path) == ["new"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_an_empty_folder_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with files.whole_folder(tmp_path / "out") as folder:
+        (folder / "new").touch()
+    assert os.listdir(tmp_path / "out") == ["new"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_folder_where_a_file_is(overwrite: bool, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(OutputError, match="it is a file"), files.whole_folder(tmp_path / "out", overwrite):
+        pass
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize("parent", ["none", "file"])
+def test_unwritable_folder_is_told_before_the_work(parent: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=f"cannot write .*/{parent}/out: (No such file|Not a dir)"):
+        files.refuse_taken(tmp_path / parent / "out", overwrite=False)
+    with pytest.raises(OutputError), files.whole_folder(tmp_path / parent / "out"):
+        raise AssertionError("the block must not begin")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_asking_leaves_nothing(tmp_path: Path) -> None:
+    files.refuse_taken(tmp_path / "out", overwrite=False)
+    assert os.listdir(tmp_path) == []
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc" * 100_000)
+    assert files.sha256(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
