@@ -22,12 +22,23 @@ def markdown(record: Record) -> str:
     return "\n".join([head, "|---|--:|--:|--:|--:|--:|--:|", *rows, "", *_ratios(record), "", conditions, ""])
 
 
-def _ratio(own: Row, peers: list[Row], name: str) -> float:
-    def median(row: Row) -> float:
-        figure: Figure = getattr(row, name)
-        return figure.median
-
-    return median(own) / min(map(median, peers))
+def _ratios(record: Record) -> list[str]:
+    """headway's fastest variant against the best of the peers, figure by figure."""
+    own = [r for r in record.rows if r.subject.startswith("headway ")]
+    peers = [r for r in record.rows if r not in own]
+    if not own or not peers:
+        return []
+    best = max(own, key=lambda r: r.throughput.median)
+    throughput = best.throughput.median / max(p.throughput.median for p in peers)
+    summary = (
+        f"{best.subject} against the best peer: one text {_ratio(best, peers, 'latency_ms'):.2f}×, "
+        f"throughput {throughput:.2f}×, cold start {_ratio(best, peers, 'cold_start_s'):.2f}×, "
+        f"memory {_ratio(best, peers, 'memory_mb'):.2f}×."
+    )
+    each = (
+        f"Throughput against {p.subject}: {best.throughput.median / p.throughput.median:.2f}×." for p in peers
+    )
+    return [summary, *each]
 
 
 def _ratio(own: Row, peers: list[Row], name: str) -> float:
