@@ -46,48 +46,48 @@ def demo(*, output: Path = Path("demo-output"), threads: int | None = None, over
         from headway.runtime import load
         from headway.train import fit
         from headway.train.options import TrainOptions
-    with files.whole_folder(output, overwrite) as folder:
-        say("1/5  all-MiniLM-L6-v2 from the installed package, verified")
-        model = copy_model(folder / "model")
-        say("2/5  fine-tuning on 450 support messages in 10 classes")
-        options = TrainOptions(
-            model=str(model),
-            train=DATA / "train.jsonl",
-            eval=DATA / "dev.jsonl",
-            output=folder / "checkpoint",
-            epochs=10,
-            batch_size=16,
-            threads=threads,
-        )
-        fit.train("text-classification", options, bar)
-        say("3/5  exporting fp32 and int8, each compared with PyTorch")
-        exported = bundle.export(
-            folder / "checkpoint",
-            ExportOptions(output=folder / "bundle", eval=DATA / "test.jsonl", threads=threads),
-            bar,
-        )
-        rows = [("PyTorch fp32", percent(exported.reference["accuracy"]), "")]
-        rows += [
-            (f"headway {name}", percent(v.quality["accuracy"]), percent(v.parity["agreement"]))
-            for name, v in exported.variants.items()
-        ]
-        print(table(("150 held-out messages", "accuracy", "same answer as PyTorch"), rows), "\n")
-        say("4/5  predicting new messages")
-        pipe = load(folder / "bundle", threads=threads)
-        predicted = zip(NEW_TEXTS, pipe(NEW_TEXTS), strict=True)
-        print(
-            table(("new message", "label", "score"), [_row(t, cast(Result, r)) for t, r in predicted]), "\n"
-        )
-        say("5/5  measuring against the Transformers pipeline")
-        bench(
-            folder / "bundle",
-            output=folder / "bench",
-            against="torch",
-            checkpoint=folder / "checkpoint",
-            threads=budget(threads),
-            rounds=1,
-            one_by_one=200,
-        )
+    files.refuse_taken(output, overwrite)
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir()
+    say("1/5  all-MiniLM-L6-v2 from the installed package, verified")
+    model = copy_model(output / "model")
+    say("2/5  fine-tuning on 450 support messages in 10 classes")
+    options = TrainOptions(
+        model=str(model),
+        train=DATA / "train.jsonl",
+        eval=DATA / "dev.jsonl",
+        output=output / "checkpoint",
+        epochs=10,
+        batch_size=16,
+        threads=threads,
+    )
+    fit.train("text-classification", options, bar)
+    say("3/5  exporting fp32 and int8, each compared with PyTorch")
+    exported = bundle.export(
+        output / "checkpoint",
+        ExportOptions(output=output / "bundle", eval=DATA / "test.jsonl", threads=threads),
+        bar,
+    )
+    rows = [("PyTorch fp32", percent(exported.reference["accuracy"]), "")]
+    rows += [
+        (f"headway {name}", percent(v.quality["accuracy"]), percent(v.parity["agreement"]))
+        for name, v in exported.variants.items()
+    ]
+    print(table(("150 held-out messages", "accuracy", "same answer as PyTorch"), rows), "\n")
+    say("4/5  predicting new messages")
+    pipe = load(output / "bundle", threads=threads)
+    predicted = zip(NEW_TEXTS, pipe(NEW_TEXTS), strict=True)
+    print(table(("new message", "label", "score"), [_row(t, cast(Result, r)) for t, r in predicted]), "\n")
+    say("5/5  measuring against the Transformers pipeline")
+    bench(
+        output / "bundle",
+        output=output / "bench",
+        against="torch",
+        checkpoint=output / "checkpoint",
+        threads=budget(threads),
+        rounds=1,
+        one_by_one=200,
+    )
     say(f"everything is in {output}: model, checkpoint, bundle, bench")
 
 

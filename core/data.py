@@ -108,7 +108,7 @@ def _csv(stream: BinaryIO, file: str) -> Iterator[Record]:
                 raise DataError("has not as many columns as the header", file=file, line=rows.line_num)
             yield Record(fields, file, rows.line_num)
     except csv.Error as error:
-        raise DataError(f"invalid CSV: {error}", file=file, line=rows.line_num) from error
+        raise DataError(f"invalid CSV: {error}", file=file, line=rows.reader.line_num) from error
 
 
 def _parquet(stream: BinaryIO, file: str) -> Iterator[Record]:

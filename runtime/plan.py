@@ -14,9 +14,9 @@ BATCH_OVERHEAD = 12
 def plan(lengths: NDArray[np.int64], budget: int = BATCH_TOKENS) -> list[NDArray[np.int64]]:
     """Split B texts into batches so that padding plus per-batch overhead is least.
 
-    Texts are taken in order of length. Between any two neighbouring lengths a batch may end; dynamic
-    programming finds the cheapest set of ends, where texts i…j together cost
-    `count * longest + batches * overhead` and no batch exceeds `budget` padded tokens, unless it is one text.
+    Texts are taken in order of length, and dynamic programming finds the cheapest places to cut that order,
+    where a batch costs `texts * longest + BATCH_OVERHEAD` and holds at most `budget` padded tokens, unless it
+    is one text.
 
     Args:
         lengths: (B) tokens of each text.
@@ -25,22 +25,19 @@ def plan(lengths: NDArray[np.int64], budget: int = BATCH_TOKENS) -> list[NDArray
         Rows of each batch; every row occurs once. Longest batch first, so that memory peaks at the start.
     """
     order = np.argsort(lengths, kind="stable")
-    distinct, first = np.unique(lengths[order], return_index=True)  # (G) groups of equal length
-    begins = np.append(first, len(order))  # (G + 1)
-    rows_per_batch = np.maximum(1, budget // np.maximum(distinct, 1))  # (G) if this length is the longest
-    cheapest = np.zeros(len(distinct) + 1)  # cost of the groups before g
-    start = np.zeros(len(distinct), dtype=np.int64)  # where the range that ends with group g begins
-    for g, (longest, rows) in enumerate(zip(distinct, rows_per_batch, strict=True)):
-        counts = begins[g + 1] - begins[: g + 1]  # (g + 1) texts in a range that begins at each group
-        costs = cheapest[: g + 1] + counts * longest + -(-counts // rows) * BATCH_OVERHEAD
-        start[g] = np.argmin(costs)
-        cheapest[g + 1] = costs[start[g]]
+    ordered = lengths[order].tolist()
+    descending = np.arange(len(order), 0, -1)
+    cheapest = np.zeros(len(order) + 1)  # cost of the first n texts
+    begins = np.zeros(len(order), dtype=np.int64)  # where the batch that ends with text n begins
+    for last, longest in enumerate(ordered):
+        most = min(last + 1, max(1, budget // max(longest, 1)))  # texts in a batch that ends here
+        costs = cheapest[last + 1 - most : last + 1] + descending[-most:] * longest
+        best = int(costs.argmin())
+        begins[last] = last + 1 - most + best
+        cheapest[last + 1] = costs[best] + BATCH_OVERHEAD
     batches: list[NDArray[np.int64]] = []
-    end = len(distinct)
+    end = len(order)
     while end > 0:
-        begin = start[end - 1]
-        rows_of_range = order[begins[begin] : begins[end]]
-        parts = -(-len(rows_of_range) // rows_per_batch[end - 1])
-        batches += reversed(np.array_split(rows_of_range, parts))
-        end = begin
+        batches.append(order[begins[end - 1] : end])
+        end = begins[end - 1]
     return batches

@@ -6,3 +6,14 @@ TOLERANCE: dict[str, tuple[float, float]] = {  # dtype name -> (rtol, atol)
     "bfloat16": (1.6e-2, 1e-2),
     "int8": (0.1, 0.1),
 }
+
+MODEL: dict[
+    str, tuple[float, float]
+] = {  # precision of a whole model's logits and probabilities -> (rtol, atol)
+    "fp32": (1e-4, 1e-5),
+    "int8": (0.1, 0.1),
+}
+NEIGHBOURS: dict[str, tuple[float, float]] = {  # the same, a text alone against the same text in a batch
+    "fp32": (1e-4, 1e-5),
+    "int8": (1e-4, 1e-5),
+}

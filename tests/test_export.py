@@ -1,0 +1,315 @@
+"""Export: parity with PyTorch, the same bytes twice, standard ops, independence of neighbours, gates."""
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnxruntime.quantization import quantize_dynamic
+
+from headway.core.errors import CheckpointError, DataError, GateError, OutputError, UsageError
+from headway.core.manifest import Bundle, Tensor
+from headway.core.progress import silent
+from headway.core.tolerance import PRECISION
+from headway.export import contract, parity
+from headway.export.bundle import export
+from headway.export.options import ExportOptions
+from headway.export.parity import Parity
+from headway.export.precision import int8
+from headway.runtime.backends.onnxruntime import open_graph
+from headway.runtime.tokenize import Tokenizer
+from headway.train import checkpoint as pytorch
+from tests.tolerance import MODEL, NEIGHBOURS
+
+Plant = Callable[[ir.Model], None]
+
+
+@pytest.fixture(scope="module")
+def opened(checkpoint: Path) -> pytorch.Opened:
+    return pytorch.open_checkpoint(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def manifest(bundle: Path) -> Bundle:
+    return Bundle.read(bundle)
+
+
+def graph_of(bundle: Path, precision: str) -> onnx.ModelProto:
+    return onnx.load(bundle / precision / "model.onnx")
+
+
+def ops(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph.node)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("size", [1, 7])
+def test_logits_are_pytorchs(
+    precision: str, size: int, opened: pytorch.Opened, bundle: Path, manifest: Bundle, texts: list[str]
+) -> None:
+    backend = open_graph(bundle / precision / "model.onnx", manifest, "cpu", 1)
+    tokenizer = Tokenizer(bundle / "tokenizer.json", manifest.max_length)
+    for begin in range(0, len(texts), size):
+        part = texts[begin : begin + size]
+        (found,) = backend.run([tokenizer(part)[0]])
+        for name, expected in pytorch.outputs(opened, part).items():
+            rtol, atol = MODEL[precision]
+            np.testing.assert_allclose(found[name], expected, rtol, atol * max(1, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_manifest_tells_what_was_measured(precision: str, manifest: Bundle) -> None:
+    told = manifest.variants[precision].parity
+    limits = PRECISION[precision]
+    assert told["texts"] > 100
+    assert (told["shortest"], told["longest"]) == (3, manifest.max_length)
+    assert told["batches"] == list(parity.BATCHES)
+    assert 0 < told["mean"] <= told["worst"] <= limits.worst
+    assert told["mean"] <= limits.mean
+    assert told["neighbours"] <= limits.neighbours
+    assert told["agreement"] > 0.9
+    assert manifest.variants[precision].quality.keys() == {"accuracy", "macro_f1"}
+
+
+def test_the_card_names_every_variant(bundle: Path, manifest: Bundle) -> None:
+    card = (bundle / "README.md").read_text("utf-8")
+    for name, variant in manifest.variants.items():
+        assert f"| {name} |" in card
+        assert f"{variant.quality['accuracy']:.4f}" in card
+
+
+def test_another_process_writes_the_same_bytes(bundle: Path, checkpoint: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from headway.export.bundle import export\n"
+        "from headway.export.options import ExportOptions\n"
+        "export(Path(sys.argv[1]), ExportOptions(output=Path(sys.argv[2]), threads=1))"
+    )
+    command = [sys.executable, "-c", code, str(checkpoint), str(tmp_path / "other")]
+    subprocess.run(command, check=True, capture_output=True)
+    ours, others = Bundle.read(bundle), Bundle.read(tmp_path / "other")
+    for name in ours.files.keys() - {"README.md"}:  # without --eval the card has no accuracy
+        assert ours.files[name] == others.files[name], name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_graphs_are_standard_onnx(precision: str, bundle: Path) -> None:
+    model = graph_of(bundle, precision)
+    onnx.checker.check_model(model, full_check=True)
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+    assert [(o.domain, o.version >= 23) for o in model.opset_import if o.domain == ""] == [("", True)]
+    assert not model.functions
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_single_ops(precision: str, bundle: Path, manifest: Bundle) -> None:
+    found, layers = ops(graph_of(bundle, precision)), manifest.architecture["layers"]
+    assert found["Attention"] == layers
+    assert found["Gelu"] == layers
+    assert found["LayerNormalization"] == 2 * layers + 1
+    assert not {"Erf", "Pow", "Sqrt", "ReduceMean"} & found.keys()
+
+
+def test_no_float_product_is_left_in_int8(bundle: Path) -> None:
+    def constant_products(model: onnx.ModelProto) -> int:
+        matrices = {
+            t.name
+            for t in model.graph.initializer
+            if len(t.dims) == 2 and t.data_type == onnx.TensorProto.FLOAT
+        }
+        return sum(n.op_type == "MatMul" and n.input[1] in matrices for n in model.graph.node)
+
+    before, after = graph_of(bundle, "fp32"), graph_of(bundle, "int8")
+    assert constant_products(before) > 0
+    assert constant_products(after) == 0
+    assert ops(after)["MatMulInteger"] == constant_products(before)
+    assert "DynamicQuantizeLinear" not in ops(after)
+
+
+def test_graphs_tell_nothing_of_the_machine(bundle: Path) -> None:
+    for precision in ("fp32", "int8"):
+        content = (bundle / precision / "model.onnx").read_bytes()
+        assert b"/work/" not in content
+        assert b"site-packages" not in content
+
+
+def measured(graph: Path, bundle: Path, manifest: Bundle, opened: pytorch.Opened, texts: list[str]) -> Parity:
+    tokenizer = Tokenizer(bundle / "tokenizer.json", manifest.max_length)
+    expected = parity.reference(opened, texts, silent)
+    return parity.measure(tokenizer, open_graph(graph, manifest, "cpu", 1), texts, expected, silent, "")
+
+
+def test_int8_is_independent_of_neighbours_and_the_usual_way_is_not(
+    bundle: Path, manifest: Bundle, opened: pytorch.Opened, texts: list[str], tmp_path: Path
+) -> None:
+    ours = measured(bundle / "int8" / "model.onnx", bundle, manifest, opened, texts)
+    assert ours.neighbours <= NEIGHBOURS["int8"][1]
+    quantize_dynamic(bundle / "fp32" / "model.onnx", tmp_path / "usual.onnx")
+    usual = measured(tmp_path / "usual.onnx", bundle, manifest, opened, texts)
+    assert usual.neighbours > 100 * NEIGHBOURS["int8"][1]
+
+
+def test_weights_are_rounded_to_the_nearest_step() -> None:
+    weight = np.random.default_rng(0).standard_normal((40, 7)).astype(np.float32)
+    weight[:, 3] = 0
+    for axis in (0, 1):
+        rounded, scale = int8._rounded(weight, axis)
+        assert (rounded.dtype, np.abs(rounded.astype(int)).max()) == (np.int8, 127)
+        assert np.all(np.abs(rounded * scale - weight) <= scale * 0.5001)
+
+
+def test_large_embedding_tables_are_int8(
+    bundle: Path, manifest: Bundle, opened: pytorch.Opened, texts: list[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(int8, "SMALLEST_TABLE", 1000)
+    model = int8.convert(ir.load(bundle / "fp32" / "model.onnx"))
+    ir.save(model, tmp_path / "model.onnx")
+    onnx.checker.check_model(str(tmp_path / "model.onnx"), full_check=True)
+    found = measured(tmp_path / "model.onnx", bundle, manifest, opened, texts)
+    assert (tmp_path / "model.onnx").stat().st_size < (bundle / "int8" / "model.onnx").stat().st_size
+    parity.gate("int8", found)
+
+
+def test_all_breaches_of_the_contract_are_told_together(bundle: Path, manifest: Bundle) -> None:
+    model = ir.load(bundle / "fp32" / "model.onnx")
+    contract.check(model, manifest.inputs, manifest.outputs, "checkpoint")
+    inputs = [Tensor(name="input_ids", dtype="int32", shape=["batch", "length"]), *manifest.inputs[2:]]
+    outputs = [
+        Tensor(name="logits", dtype="float32", shape=["batch", 99]),
+        Tensor(name="embedding", dtype="float32", shape=["batch"]),
+    ]
+    with pytest.raises(CheckpointError) as caught:
+        contract.check(model, inputs, outputs, "checkpoint")
+    for problem in (
+        "input 'attention_mask' is not declared",
+        "input 'input_ids' is int64['batch', 'length'], not int32['batch', 'length']",
+        "output 'probabilities' is not declared",
+        "output 'logits' is float32['batch', 4], not float32['batch', 99]",
+        "output 'embedding' is missing",
+    ):
+        assert problem in caught.value.problem
+
+
+@pytest.fixture
+def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[Plant], None]:
+    """Let the int8 variant come out wrong."""
+    convert = int8.convert
+
+    def with_fault(fault: Plant) -> None:
+        def wrong(model: ir.Model) -> ir.Model:
+            converted = convert(model)
+            fault(converted)
+            return converted
+
+        monkeypatch.setattr(int8, "convert", wrong)
+
+    return with_fault
+
+
+def scale(model: ir.Model, part: str, by: float) -> None:
+    """Multiply all float constants with `part` in their name."""
+    found = [v for name, v in model.graph.initializers.items() if part in name]
+    assert found
+    for value in found:
+        assert value.const_value is not None
+        value.const_value = ir.tensor(value.const_value.numpy() * np.float32(by), name=value.name)
+
+
+def one_weight_too_large(model: ir.Model) -> None:
+    name = [name for name in model.graph.initializers if name.endswith(".scale")][-1]
+    scale(model, name, 1000)
+
+
+def turned_around(model: ir.Model) -> None:
+    scale(model, "classifier", -1)
+
+
+def test_a_wrong_variant_is_no_bundle(plant: Any, checkpoint: Path, tmp_path: Path) -> None:
+    plant(one_weight_too_large)
+    with pytest.raises(GateError, match="^parity gate: variant int8: ") as caught:
+        export(checkpoint, ExportOptions(output=tmp_path / "bundle", threads=1))
+    assert caught.value.exit_code == 4
+    assert caught.value.measured > caught.value.limit
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_variant_that_lost_quality_is_no_bundle(
+    plant: Any, checkpoint: Path, train_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(turned_around)
+    monkeypatch.setattr(parity, "gate", lambda precision, measured: None)
+    options = ExportOptions(output=tmp_path / "bundle", eval=train_file, max_drop=0.05, threads=1)
+    with pytest.raises(GateError, match="^quality gate: variant int8: drop in accuracy is ") as caught:
+        export(checkpoint, options)
+    assert caught.value.measured > caught.value.limit == 0.05
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("figure", ["worst", "mean", "neighbours"])
+@pytest.mark.parametrize("value", [10.0, float("nan")])
+def test_every_figure_is_gated(figure: str, value: float) -> None:
+    good = {"worst": 0.0, "mean": 0.0, "neighbours": 0.0}
+    places = {"texts": 1, "shortest": 3, "longest": 3, "agreement": 1.0}
+    parity.gate("fp32", Parity(**good, **places))  # type: ignore[arg-type]
+    with pytest.raises(GateError) as caught:
+        parity.gate("fp32", Parity(**good | {figure: value}, **places))  # type: ignore[arg-type]
+    assert (caught.value.figure, caught.value.variant) == (figure, "fp32")
+
+
+def test_texts_to_compare_on_are_of_many_lengths() -> None:
+    own = [f"own text {i}" for i in range(1000)]
+    chosen = parity.texts(own)
+    assert len([t for t in chosen if t in set(own)]) == parity.OWN_TEXTS
+    counts = {len(t.split()) for t in chosen}
+    assert {1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610} <= counts
+    assert any(not t.isascii() for t in chosen)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("token-classification", "--task: unknown 'token-classification'; known: text-classification"),
+        ("nonsense", "--task: unknown 'nonsense'"),
+    ],
+)
+def test_wrong_task(task: str, message: str, checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"^{message}"):
+        export(checkpoint, ExportOptions(output=tmp_path / "bundle", task=task))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "fp32,fp7"}, "--precision: unknown 'fp7'; known: fp32, int8"),
+        ({"precision": ""}, "--precision: unknown ''"),
+        ({"precision": "int8,int8"}, "--precision: names a variant twice"),
+        ({"max_drop": 0.1}, "--max-drop: needs --eval"),
+        ({"max_drop": -0.1, "eval": Path("x")}, "--max-drop: must be between 0 and 1"),
+        ({"max_drop": 1.1, "eval": Path("x")}, "--max-drop: must be between 0 and 1"),
+    ],
+)
+def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{message}"):
+        ExportOptions(output=Path("bundle"), **options)
+
+
+def test_what_is_wrong_is_told_before_the_work(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "eval.jsonl").write_text(
+        '{"text": "fine", "label": "bug"}\n{"text": "fine", "label": "new"}\n'
+    )
+    options = ExportOptions(output=tmp_path / "bundle", eval=tmp_path / "eval.jsonl")
+    with pytest.raises(DataError, match=r"eval.jsonl:2: field 'label': unknown label 'new'; known: bug, "):
+        export(checkpoint, options)
+    with pytest.raises(OutputError):
+        export(checkpoint, ExportOptions(output=tmp_path / "eval.jsonl"))
+    with pytest.raises(CheckpointError):
+        export(tmp_path, ExportOptions(output=tmp_path / "bundle"))
+    assert [p.name for p in tmp_path.iterdir()] == ["eval.jsonl"]

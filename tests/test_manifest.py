@@ -1,0 +1,257 @@
+"""`headway.json`: round trip, seal, hashes, and what is refused."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headway.core import manifest
+from headway.core.errors import BundleError, CheckpointError
+from headway.core.manifest import Bundle, Checkpoint, File, Tensor, Variant
+
+CONTENT = {"fp32/model.onnx": b"graph" * 100, "tokenizer.json": b"{}"}
+
+
+def small_bundle() -> Bundle:
+    from hashlib import sha256
+
+    return Bundle(
+        task="text-classification",
+        labels=["a", "é 漢"],
+        max_length=48,
+        pad_id=0,
+        inputs=[Tensor(name="input_ids", dtype="int64", shape=["batch", "length"])],
+        outputs=[Tensor(name="logits", dtype="float32", shape=["batch", 2])],
+        variants={
+            "fp32": Variant(precision="fp32", graphs={"model": "fp32/model.onnx"}, parity={"worst": 1e-6})
+        },
+        architecture={"model_type": "bert"},
+        made_by={"headway": "0.1.0"},
+        source={"metrics": {"accuracy": 0.5}},
+        files={n: File(bytes=len(c), sha256=sha256(c).hexdigest()) for n, c in CONTENT.items()},
+    )
+
+
+def small_checkpoint() -> Checkpoint:
+    return Checkpoint(
+        task="text-classification",
+        labels=["a", "b"],
+        max_length=48,
+        model="tiny",
+        training_data={"train": "00"},
+        options={"epochs": 2, "columns": None},
+        metrics={"accuracy": 0.5},
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small bundle whose files are no real model."""
+    (tmp_path / "bundle" / "fp32").mkdir(parents=True)
+    for name, content in CONTENT.items():
+        (tmp_path / "bundle" / name).write_bytes(content)
+    small_bundle().write(tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def rewrite(folder: Path, seal: bool = True, **changes: Any) -> None:
+    """Change fields of a bundle's manifest (None removes one) and seal it again, as an attacker would."""
+    path = folder / manifest.NAME
+    content = json.loads(path.read_text("utf-8")) | changes
+    content = {k: v for k, v in content.items() if v is not None and k != "seal"}
+    path.write_text(json.dumps(content | {"seal": manifest._seal(content)} if seal else content), "utf-8")
+
+
+def test_round_trip(folder: Path) -> None:
+    assert Bundle.read(folder) == small_bundle()
+    assert Bundle.read(folder).seal == json.loads((folder / manifest.NAME).read_text("utf-8"))["seal"]
+
+
+def test_round_trip_of_a_checkpoint(tmp_path: Path) -> None:
+    small_checkpoint().write(tmp_path)
+    assert Checkpoint.read(tmp_path) == small_checkpoint()
+
+
+def test_kind(folder: Path, tmp_path: Path) -> None:
+    small_checkpoint().write(tmp_path)
+    assert (manifest.kind(folder), manifest.kind(tmp_path)) == ("bundle", "checkpoint")
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"[]", b"{}", b'{"format": "other-1"}', b"\xff", b"[" * 100_000]
+)
+def test_neither_checkpoint_nor_bundle(content: bytes | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / manifest.NAME).write_bytes(content)
+    with pytest.raises(BundleError):
+        manifest.kind(tmp_path)
+    with pytest.raises(BundleError):
+        Bundle.read(tmp_path)
+    with pytest.raises(CheckpointError):
+        Checkpoint.read(tmp_path)
+
+
+def test_a_checkpoint_is_no_bundle(tmp_path: Path) -> None:
+    small_checkpoint().write(tmp_path)
+    with pytest.raises(BundleError, match="the format 'headway-checkpoint-1', this version reads"):
+        Bundle.read(tmp_path)
+
+
+def test_unknown_format(folder: Path) -> None:
+    rewrite(folder, format="headway-bundle-2")
+    with pytest.raises(BundleError, match="'headway-bundle-2', this version reads 'headway-bundle-1'"):
+        Bundle.read(folder)
+
+
+@pytest.mark.parametrize("field", [f.name for f in msgspec.structs.fields(Bundle)])
+def test_the_seal_covers_every_field(field: str, folder: Path) -> None:
+    path = folder / manifest.NAME
+    content = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(content | {field: 0 if field != "pad_id" else 1}), "utf-8")
+    with pytest.raises(BundleError):
+        Bundle.read(folder)
+
+
+def test_a_missing_seal(folder: Path) -> None:
+    rewrite(folder, seal=False)
+    with pytest.raises(BundleError, match="its seal does not fit"):
+        Bundle.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"labels": None}, "labels"),
+        ({"max_length": "48"}, "max_length"),
+        ({"labels": [1, 2]}, "labels"),
+        ({"variants": {"fp32": {"precision": "fp32"}}}, "graphs"),
+        ({"files": {"a": {"bytes": 1}}}, "sha256"),
+        ({"inputs": [{"name": "input_ids"}]}, "dtype"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_wrong_fields_are_named(changes: dict[str, Any], named: str, folder: Path) -> None:
+    rewrite(folder, **changes)
+    with pytest.raises(BundleError, match=named):
+        Bundle.read(folder)
+
+
+def test_wrong_fields_of_a_checkpoint_are_named(tmp_path: Path) -> None:
+    content = msgspec.to_builtins(small_checkpoint())
+    del content["max_length"]
+    (tmp_path / manifest.NAME).write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="max_length"):
+        Checkpoint.read(tmp_path)
+
+
+def test_verify_accepts_what_was_written(folder: Path) -> None:
+    Bundle.read(folder).verify(folder)
+
+
+def test_truncated(folder: Path) -> None:
+    (folder / "fp32" / "model.onnx").write_bytes(CONTENT["fp32/model.onnx"][:-1])
+    with pytest.raises(BundleError, match=r"fp32/model.onnx has 499 bytes, headway.json says 500"):
+        Bundle.read(folder).verify(folder)
+
+
+def test_tampered(folder: Path) -> None:
+    (folder / "tokenizer.json").write_bytes(b"[]")
+    with pytest.raises(BundleError, match=r"tokenizer.json was changed: its SHA-256"):
+        Bundle.read(folder).verify(folder)
+    Bundle.read(folder).verify(folder, ["fp32/model.onnx"])
+
+
+def test_missing_file(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(BundleError, match=r"tokenizer.json is missing"):
+        Bundle.read(folder).verify(folder)
+
+
+def test_file_that_is_not_listed(folder: Path) -> None:
+    (folder / "extra.bin").touch()
+    with pytest.raises(BundleError, match=r"extra.bin is used but not listed"):
+        Bundle.read(folder).verify(folder, ["extra.bin"])
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "fp32/../../x", "..\\x", "fp32\\..\\..\\x"])
+def test_paths_that_lead_out(name: str, folder: Path) -> None:
+    rewrite(folder, files={name: {"bytes": 0, "sha256": ""}})
+    with pytest.raises(BundleError, match="leads out of it"):
+        Bundle.read(folder).verify(folder)
+
+
+@pytest.mark.parametrize("link", ["tokenizer.json", "fp32"])
+def test_links_that_lead_out(link: str, folder: Path, tmp_path: Path) -> None:
+    (folder / link).rename(tmp_path / "outside")
+    (folder / link).symlink_to(tmp_path / "outside")
+    with pytest.raises(BundleError, match="leads out of it by a link"):
+        Bundle.read(folder).verify(folder)
+
+
+def test_a_link_to_the_bundle_itself_is_fine(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    Bundle.read(tmp_path / "link").verify(tmp_path / "link")
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzz")
+
+
+def mutated(original: bytes, seed: int) -> bytes:
+    """A few bytes changed, taken out, put in, or moved."""
+    rng, content = random.Random(seed), bytearray(original)
+    for _ in range(rng.randint(1, 4)):
+        begin = rng.randrange(len(content))
+        end = min(len(content), begin + rng.choice([1, 1, 2, 10, len(content)]))
+        piece = rng.choice([b"", rng.randbytes(1), b'"', b"0", b"null", b"}", b"[", content[begin:end] * 2])
+        content[begin:end] = piece
+        if not content:
+            break
+    return bytes(content)
+
+
+@given(st.integers(0, 2**32))
+def test_a_damaged_manifest_is_never_believed(scratch: Path, seed: int) -> None:
+    small_bundle().write(scratch)
+    path = scratch / manifest.NAME
+    path.write_bytes(mutated(path.read_bytes(), seed))
+    try:
+        assert Bundle.read(scratch) == small_bundle()
+    except BundleError:
+        pass
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3), st.lists))
+def test_any_value_in_any_field_is_read_or_refused(scratch: Path, value: Any) -> None:
+    for field in msgspec.structs.fields(Bundle):
+        small_bundle().write(scratch)
+        content = json.loads((scratch / manifest.NAME).read_text("utf-8")) | {field.name: value}
+        del content["seal"]
+        sealed = content | {"seal": manifest._seal(content)}
+        (scratch / manifest.NAME).write_bytes(json.dumps(sealed).encode("utf-8", "surrogatepass"))
+        try:
+            assert Bundle.read(scratch).seal == sealed["seal"]
+        except BundleError:
+            pass
+
+
+def test_the_exported_bundle_is_whole(bundle: Path, tmp_path: Path) -> None:
+    Bundle.read(bundle).verify(bundle)
+    listed = set(Bundle.read(bundle).files)
+    there = {p.relative_to(bundle).as_posix() for p in bundle.rglob("*") if p.is_file()}
+    assert listed == there - {manifest.NAME}
+    shutil.copytree(bundle, tmp_path / "copy")
+    for name in listed:
+        path = tmp_path / "copy" / name
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(BundleError, match=f"{name} was changed"):
+            Bundle.read(bundle).verify(tmp_path / "copy")
+        path.write_bytes(content)

@@ -1,0 +1,39 @@
+"""The README's commands and Python blocks run, in order, on a tiny model."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def test_commands_and_code_of_the_readme_run(pretrained: Path, tmp_path: Path) -> None:
+    (tmp_path / "demo-output").mkdir()
+    (tmp_path / "demo-output" / "model").symlink_to(pretrained)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "texts.txt").write_text("my parcel is late\ngreat shop\n")
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    (commands,) = _blocks("bash")
+    short = commands.replace(
+        "headway train text-classification", "headway train text-classification --max-length 48"
+    )
+    shell = subprocess.run(
+        ["bash", "-euc", short], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert shell.returncode == 0, shell.stderr
+    first, second = _blocks("python")
+    second = second.replace("TrainOptions(\n", "TrainOptions(max_length=48, epochs=1,\n")
+    for code in (first, second):
+        python = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert python.returncode == 0, python.stderr
+    assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 150
