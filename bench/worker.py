@@ -68,8 +68,16 @@ def measure(subject: Subject, job: Job) -> Measured:
     begin = time.perf_counter()
     answers = subject.many(job.texts, **setting)
     throughput = len(answers) / (time.perf_counter() - begin)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Measured(latencies, throughput, setting, memory, answers)
+    return Measured(latencies, throughput, setting, _peak_memory(), answers)
+
+
+def _peak_memory() -> int:
+    """Largest resident size in bytes. Linux's ru_maxrss would count the parent process in; VmHWM does not."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _seconds(subject: Subject, texts: list[str], setting: Setting) -> float:

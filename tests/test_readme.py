@@ -26,14 +26,19 @@ def test_commands_and_code_of_the_readme_run(pretrained: Path, tmp_path: Path) -
         "headway train text-classification", "headway train text-classification --max-length 48"
     )
     shell = subprocess.run(
-        ["bash", "-euc", short], cwd=tmp_path, env=environment, capture_output=True, text=True
+        ["bash", "-euc", short], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert shell.returncode == 0, shell.stderr
     first, second = _blocks("python")
     second = second.replace("TrainOptions(\n", "TrainOptions(max_length=48, epochs=1,\n")
     for code in (first, second):
         python = subprocess.run(
-            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert python.returncode == 0, python.stderr
     assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 150
