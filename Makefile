@@ -7,7 +7,7 @@ FOLDERS := core train export runtime bench cpp_ext cli examples
 # tests that look at the source tree, which an installed wheel does not have
 SOURCE_TESTS := test_packaging.py test_imports.py test_kernel_stub.py test_readme.py
 
-.PHONY: demo test lint sanitize wheel-test format clean
+.PHONY: demo test lint sanitize wheel-test optimum-check format clean
 
 demo: .venv/.ready
 	$(BIN)/headway demo --overwrite
@@ -43,6 +43,17 @@ wheel-test: .venv/.ready
 		> `build/wheel/venv/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"`/locked.pth
 	cp -r tests pyproject.toml build/wheel/run/
 	cd build/wheel/run && ../venv/bin/python -m pytest -q $(addprefix --ignore=tests/,$(SOURCE_TESTS))
+
+# bundle/fp32 opened by optimum-onnx, in an environment with the pins that library needs:
+# make optimum-check BUNDLE=demo-output/bundle CHECKPOINT=demo-output/checkpoint
+optimum-check: build/optimum/.ready
+	build/optimum/bin/python tests/optimum_check.py $(BUNDLE) $(CHECKPOINT)
+
+build/optimum/.ready:
+	$(PYTHON) -m venv build/optimum
+	build/optimum/bin/pip install --quiet torch==2.13.0
+	build/optimum/bin/pip install --quiet 'optimum-onnx[onnxruntime]==0.1.0' transformers==4.57.6 onnxruntime==1.31.1 requests
+	touch $@
 
 .venv/.locked: requirements.lock
 	$(PYTHON) -m venv .venv

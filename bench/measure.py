@@ -19,16 +19,12 @@ import numpy as np
 from headway.bench.peers.base import Setting
 from headway.bench.worker import DONE, FIRST, Job, Measured
 from headway.core import hardware, threads
-from headway.core.errors import GateError, HeadwayError
+from headway.core.errors import GateError, MeasurementError
 from headway.core.progress import Progress, silent
 
 AGREEMENT = 0.95
 """share of answers that must equal the first subject's; a subject below that is not timed against the others"""
 LIBRARIES = ("headway", "numpy", "tokenizers", "onnxruntime", "torch", "transformers")
-
-
-class WorkerError(HeadwayError):
-    """A measuring process ended without a result; the message holds its last words."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ def compare(
 ) -> Record:
     """Run every subject `rounds` times, taking turns, each time in a fresh process.
 
-    Raises GateError if a subject's answers differ too much, WorkerError if its process fails.
+    Raises GateError if a subject's answers differ too much, MeasurementError if its process fails.
     """
     runs: dict[SubjectName, list[tuple[float, Measured]]] = {s: [] for s in subjects}
     turns = [s for _ in range(rounds) for s in subjects]
@@ -141,7 +137,7 @@ def _run(subject: SubjectName, job: Job) -> tuple[float, Measured]:
             elif line.startswith(DONE.encode()):
                 return cold, msgspec.json.decode(line[len(DONE) :], type=Measured)
         last_words = worker.stderr.read().decode(errors="replace").strip().splitlines()[-1:]
-    raise WorkerError(f"measuring {subject} failed: {' '.join(last_words) or 'no message'}")
+    raise MeasurementError(str(subject), " ".join(last_words))
 
 
 def _agreement(measured: Measured, expected: Sequence[str]) -> float:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from headway.cli.needs import needs
+from headway.bench import measure, report
+from headway.bench.peers.base import load_peer
 from headway.cli.screen import bar, say
 from headway.core import data, files, tasks
 from headway.core.errors import UsageError
@@ -56,9 +57,6 @@ def bench(
     overwrite
         replace what is at the output
     """
-    with needs("bench"):
-        from headway.bench import measure, report
-        from headway.bench.peers.base import load_peer
     for option, value in (("--texts", texts), ("--one-by-one", one_by_one), ("--rounds", rounds)):
         if value < 1:
             raise UsageError(option, f"must be at least 1, not {value}")

@@ -6,22 +6,33 @@ import logging
 import os
 import signal
 import sys
+from importlib.metadata import version
 from types import FrameType
 
 import cyclopts
 
 from headway.core.errors import HeadwayError
 
-VERBS = ("train", "evaluate", "export", "predict", "bench", "inspect", "doctor", "demo")
+VERBS = {
+    "train": "Fine-tune a pretrained model and write a checkpoint.",
+    "evaluate": "Measure a checkpoint or a bundle on labelled data.",
+    "export": "Turn a checkpoint into a bundle of proven variants.",
+    "predict": "Predict every record of a file with a bundle.",
+    "bench": "Measure a bundle's speed and memory, beside peers.",
+    "inspect": "Verify a bundle and show what it is.",
+    "doctor": "Show what this machine can do and what is missing.",
+    "demo": "The whole job on a small real case, offline.",
+}
 
 app = cyclopts.App(
     name="headway",
+    version=lambda: version("headway"),
     help="Fine-tuned transformers to production: train, export with proof, predict, measure.",
     help_format="plaintext",
     result_action="return_value",
 )
-for verb in VERBS:
-    app.command(f"headway.cli.{verb}:{verb}", name=verb)
+for verb, about in VERBS.items():
+    app.command(f"headway.cli.{verb}:{verb}", name=verb, help=about)
 
 
 def main() -> None:
@@ -40,7 +51,7 @@ def run(arguments: list[str]) -> int:
     except HeadwayError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing half-written was left", 130)
+        return _fail("interrupted; outputs appear whole or not at all", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: no more words
         return 0

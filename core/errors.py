@@ -91,6 +91,14 @@ class GateError(HeadwayError):
         self.measured, self.limit = measured, limit
 
 
+class MeasurementError(HeadwayError):
+    """A measuring process ended without a result; `last_words` is the end of what it wrote."""
+
+    def __init__(self, subject: str, last_words: str) -> None:
+        super().__init__(f"measuring {subject} failed: {last_words or 'no message'}")
+        self.subject, self.last_words = subject, last_words
+
+
 class UnavailableError(HeadwayError):
     """Something needed is not installed or not on this machine; `remedy` says what to do."""
 

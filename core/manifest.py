@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from headway.core import files
-from headway.core.errors import BundleError, CheckpointError, HeadwayError
+from headway.core.errors import BundleError, CheckpointError
 
 NAME = "headway.json"
 CHECKPOINT_FORMAT = "headway-checkpoint-1"
@@ -157,7 +157,7 @@ def kind(folder: Path) -> str:
     raise BundleError(folder, f"{NAME} has the unknown format '{said}'")
 
 
-class _MalformedError(HeadwayError):
+class _MalformedError(Exception):
     """What is wrong with a JSON file; the caller says whose file it is."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from headway.core import hardware, manifest
@@ -43,6 +44,7 @@ def load(
     if batch_tokens < 1:
         raise UsageError("--batch-tokens", f"must be at least 1, not {batch_tokens}")
     budget = thread_budget(threads)
+    os.environ.setdefault("RAYON_NUM_THREADS", str(budget))  # the tokenizer's pool, made at its first batch
     declared = manifest.Bundle.read(folder)
     chosen = _precision(declared, precision)
     graph = declared.variants[chosen].graphs["model"]

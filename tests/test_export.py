@@ -67,7 +67,7 @@ def test_logits_are_pytorchs(
 def test_the_manifest_tells_what_was_measured(precision: str, manifest: Bundle) -> None:
     told = manifest.variants[precision].parity
     limits = PRECISION[precision]
-    assert told["texts"] > 100
+    assert told["texts"] > 90
     assert (told["shortest"], told["longest"]) == (3, manifest.max_length)
     assert told["batches"] == list(parity.BATCHES)
     assert 0 < told["mean"] <= told["worst"] <= limits.worst
@@ -150,7 +150,9 @@ def test_int8_is_independent_of_neighbours_and_the_usual_way_is_not(
 ) -> None:
     ours = measured(bundle / "int8" / "model.onnx", bundle, manifest, opened, texts)
     assert ours.neighbours <= NEIGHBOURS["int8"][1]
-    quantize_dynamic(bundle / "fp32" / "model.onnx", tmp_path / "usual.onnx")
+    plain = graph_of(bundle, "fp32")
+    del plain.graph.value_info[:]  # the tool transposes weights, but not the shapes that are noted of them
+    quantize_dynamic(plain, tmp_path / "usual.onnx")
     usual = measured(tmp_path / "usual.onnx", bundle, manifest, opened, texts)
     assert usual.neighbours > 100 * NEIGHBOURS["int8"][1]
 
@@ -266,7 +268,8 @@ def test_every_figure_is_gated(figure: str, value: float) -> None:
 def test_texts_to_compare_on_are_of_many_lengths() -> None:
     own = [f"own text {i}" for i in range(1000)]
     chosen = parity.texts(own)
-    assert len([t for t in chosen if t in set(own)]) == parity.OWN_TEXTS
+    assert set(chosen[: parity.OWN_TEXTS]) <= set(own)
+    assert chosen[parity.OWN_TEXTS] not in own
     counts = {len(t.split()) for t in chosen}
     assert {1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610} <= counts
     assert any(not t.isascii() for t in chosen)

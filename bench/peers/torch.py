@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from headway.bench.peers.base import Setting
+from headway.core.errors import UnavailableError
 
 NEEDS_CHECKPOINT = True
 
 
 def precisions(model: Path) -> list[str]:
+    if find_spec("torch") is None or find_spec("transformers") is None:
+        raise UnavailableError("PyTorch with transformers", "pip install 'headway[train]'")
     return ["fp32", "bf16"]
 
 
