@@ -6,6 +6,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,21 +123,19 @@ def _run(subject: SubjectName, job: Job) -> tuple[float, Measured]:
     """Seconds from process start to first answer, and the figures."""
     begin = time.perf_counter()
     command = [sys.executable, "-m", "headway.bench.worker"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as worker:
-        assert worker.stdin is not None
-        assert worker.stdout is not None
-        assert worker.stderr is not None
-        worker.stdin.write(msgspec.json.encode(job))
-        worker.stdin.close()
-        cold = 0.0
-        for line in worker.stdout:
-            if line.startswith(FIRST.encode()):
-                cold = time.perf_counter() - begin
-            elif line.startswith(DONE.encode()):
-                return cold, msgspec.json.decode(line[len(DONE) :], type=Measured)
-        last_words = worker.stderr.read().decode(errors="replace").strip().splitlines()[-1:]
+    with tempfile.TemporaryFile() as words, tempfile.TemporaryFile() as given:
+        given.write(msgspec.json.encode(job))
+        given.seek(0)
+        with subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE, stderr=words) as worker:
+            assert worker.stdout is not None
+            cold = 0.0
+            for line in worker.stdout:
+                if line.startswith(FIRST.encode()):
+                    cold = time.perf_counter() - begin
+                elif line.startswith(DONE.encode()):
+                    return cold, msgspec.json.decode(line[len(DONE) :], type=Measured)
+        words.seek(0)
+        last_words = words.read().decode(errors="replace").strip().splitlines()[-1:]
     raise MeasurementError(str(subject), " ".join(last_words))
 
 

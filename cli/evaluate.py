@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from headway.cli.lines import write_lines
+from headway.cli.lines import Place, write_lines
 from headway.cli.needs import needs
 from headway.cli.screen import bar, percent, say
 from headway.core import data as reader
@@ -23,8 +23,8 @@ def evaluate(
     *,
     data: Path,
     precision: str | None = None,
-    json: str | None = None,
-    predictions: str | None = None,
+    json: Place | None = None,
+    predictions: Place | None = None,
     columns: str | None = None,
     threads: int | None = None,
 ) -> None:

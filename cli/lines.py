@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TextIO
+from typing import Annotated, TextIO
 
 import msgspec
+from cyclopts import Parameter
 
 from headway.core.tasks import Example, Result
+
+Place = Annotated[str, Parameter(allow_leading_hyphen=True)]
+"""a file, or - for standard input or output"""
 
 
 def write_lines(stream: TextIO, examples: Iterable[Example], results: Iterable[Result]) -> int:

@@ -30,6 +30,7 @@ app = cyclopts.App(
     help="Fine-tuned transformers to production: train, export with proof, predict, measure.",
     help_format="plaintext",
     result_action="return_value",
+    suppress_keyboard_interrupt=False,  # `run` answers it
 )
 for verb, about in VERBS.items():
     app.command(f"headway.cli.{verb}:{verb}", name=verb, help=about)

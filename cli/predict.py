@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from headway.cli.lines import write_lines
+from headway.cli.lines import Place, write_lines
 from headway.cli.screen import bar, say
 from headway.core import data, files, tasks
 from headway.runtime import load
@@ -18,8 +18,8 @@ def predict(
     bundle: Path,
     /,
     *,
-    input: str,
-    output: str,
+    input: Place,
+    output: Place,
     precision: str = "auto",
     device: str = "cpu",
     backend: str = "auto",

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hypothesis import settings
 
 from headway.cli import main as cli
+
+settings.register_profile("headway", deadline=None)  # no test asserts a time
+settings.load_profile("headway")
 
 SUPPORT = Path(__file__).parents[1] / "examples" / "support"
 LABELS = ("bug", "delivery", "feature_request", "refund")

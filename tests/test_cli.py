@@ -148,10 +148,10 @@ def test_columns_csv_and_parquet(run: Run, bundle: Path, tmp_path: Path) -> None
         (b'{"text": "fine"', ["invalid JSON"]),
         (b"[1]", ["must be a JSON object, not list"]),
         (b"", ["empty line"]),
-        (b'{"text": "   "}', ["field 'text': is empty or only white space"]),
-        (b'{"text": "a\\u0000b"}', ["field 'text': holds a NUL byte at character 1"]),
+        (b'{"text": "   ", "label": "bug"}', ["field 'text': is empty or only white space"]),
+        (b'{"text": "a\\u0000b", "label": "bug"}', ["field 'text': holds a NUL byte at character 1"]),
         (b'{"text": "caf\xe9"}', ["not UTF-8"]),
-        (b'{"text": 5}', ["field 'text': must be a text, not int"]),
+        (b'{"text": 5, "label": "bug"}', ["field 'text': must be a text, not int"]),
     ],
 )
 def test_bad_lines(line: bytes, parts: list[str], run: Run, bundle: Path, tmp_path: Path) -> None:
@@ -327,11 +327,13 @@ def test_a_device_that_is_not_there(run: Run, bundle: Path, good: Path) -> None:
 
 
 def test_a_missing_package_is_told_with_its_remedy() -> None:
-    with pytest.raises(
-        UnavailableError, match=r"'surely_not_there' is not available: pip install 'headway\[x\]'"
+    with (
+        pytest.raises(
+            UnavailableError, match=r"'surely_not_there' is not available: pip install 'headway\[x\]'"
+        ),
+        needs("x"),
     ):
-        with needs("x"):
-            import surely_not_there  # noqa: F401
+        import surely_not_there  # noqa: F401
     with pytest.raises(ModuleNotFoundError), needs("x"):
         import headway.core.surely_not_there  # noqa: F401
 

@@ -14,6 +14,7 @@ from headway.core.errors import (
     GateError,
     HeadwayError,
     InputError,
+    MeasurementError,
     OutputError,
     UnavailableError,
     UsageError,
@@ -31,6 +32,7 @@ CASES = [
     (BundleError(PLACE, "no manifest"), 3, "bundle some/place: no manifest"),
     (InputError(7, "is empty"), 3, "input 7: is empty"),
     (GateError("parity", "int8", "worst", 2.5, 1.0), 4, "parity gate: variant int8: worst is 2.5, limit 1"),
+    (MeasurementError("torch fp32", "died"), 1, "measuring torch fp32 failed: died"),
     (UnavailableError("onnxruntime", "pip install it"), 5, "onnxruntime is not available: pip install it"),
 ]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headway.core import manifest
@@ -228,6 +228,7 @@ def test_a_damaged_manifest_is_never_believed(scratch: Path, seed: int) -> None:
         pass
 
 
+@settings(max_examples=30)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3), st.lists))
 def test_any_value_in_any_field_is_read_or_refused(scratch: Path, value: Any) -> None:
     for field in msgspec.structs.fields(Bundle):
