@@ -3,6 +3,7 @@
 import json
 import logging
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -131,6 +132,13 @@ def bundle(checkpoint: Path, dev_file: Path, tmp_path_factory: pytest.TempPathFa
 
     output = tmp_path_factory.mktemp("bundle") / "bundle"
     return export(checkpoint, ExportOptions(output=output, eval=dev_file, threads=1)).bundle
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """More threads than processors make PyTorch many times slower on a tiny model."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture
