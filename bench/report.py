@@ -50,4 +50,6 @@ def _ratio(own: Row, peers: list[Row], name: str) -> float:
 
 
 def _with_spread(figure: Figure, digits: int = 2) -> str:
+    if figure.least == figure.most:
+        return f"{figure.median:.{digits}f}"
     return f"{figure.median:.{digits}f} ({figure.least:.{digits}f}–{figure.most:.{digits}f})"

@@ -18,6 +18,6 @@ class Tolerance:
 
 
 PRECISION: dict[str, Tolerance] = {
-    "fp32": Tolerance(worst=1e-3, mean=1e-4, neighbours=1e-3),
-    "int8": Tolerance(worst=1.0, mean=0.1, neighbours=5e-2),
+    "fp32": Tolerance(worst=1e-4, mean=1e-5, neighbours=1e-4),
+    "int8": Tolerance(worst=1.0, mean=0.1, neighbours=1e-3),
 }

@@ -5,6 +5,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from headway.cli import main as cli
 settings.register_profile("headway", deadline=None)  # no test asserts a time
 settings.load_profile("headway")
 
-SUPPORT = Path(__file__).parents[1] / "examples" / "support"
+SUPPORT = Path(str(resources.files("headway.examples"))) / "support"
 LABELS = ("bug", "delivery", "feature_request", "refund")
 MAX_LENGTH = 48
 """tokens a text in the shared checkpoint, fewer than many of the texts have"""

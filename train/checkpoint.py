@@ -16,6 +16,7 @@ from headway.core.errors import CheckpointError, HeadwayError
 from headway.core.manifest import Checkpoint
 from headway.core.progress import Progress, silent
 from headway.core.tasks import Example, Result
+from headway.train.quiet import quiet
 from headway.train.tasks import base
 
 BATCH = 32
@@ -43,7 +44,8 @@ def open_checkpoint(folder: Path) -> Opened:
 def open_model(name: str, task: str, labels: Sequence[str]) -> PreTrainedModel:
     """A model with the task's head, from a folder or a hub name. Raises CheckpointError."""
     try:
-        return base.load(task).head(name, labels)
+        with quiet():
+            return base.load(task).head(name, labels)
     except HeadwayError:
         raise
     except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
@@ -53,7 +55,8 @@ def open_model(name: str, task: str, labels: Sequence[str]) -> PreTrainedModel:
 def open_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The tokenizer that lies beside a model; it must be a fast one. Raises CheckpointError."""
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        with quiet():
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
         raise CheckpointError(name, f"the tokenizer cannot be opened: {_first_line(error)}") from error
     if not tokenizer.is_fast:

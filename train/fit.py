@@ -32,6 +32,7 @@ from headway.core.tasks import Example, Task
 from headway.core.threads import budget
 from headway.train.checkpoint import open_model, open_tokenizer
 from headway.train.options import TrainOptions
+from headway.train.quiet import quiet
 from headway.train.tasks import base
 
 
@@ -78,8 +79,9 @@ def train(task_name: str, options: TrainOptions, progress: Progress = silent) ->
         _class_weights(task, examples, labels) if options.class_weights == "balanced" else None
     )
     _report_steps(trainer, progress)
-    trainer.train(resume_from_checkpoint=options.resume)
-    metrics = _clean(trainer.evaluate()) if held_out else {}
+    with quiet():
+        trainer.train(resume_from_checkpoint=options.resume)
+        metrics = _clean(trainer.evaluate()) if held_out else {}
     if trainer.is_world_process_zero():
         _write(trainer, tokenizer, task_name, labels, options, metrics)
         shutil.rmtree(work, ignore_errors=True)
@@ -227,7 +229,8 @@ def _write(
     sources = {"train": options.train, "eval": options.eval}
     model = trainer.accelerator.unwrap_model(trainer.model)
     with files.whole_folder(options.output, options.overwrite) as folder:
-        model.save_pretrained(folder)
+        with quiet():
+            model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         Checkpoint(
             task=task_name,
