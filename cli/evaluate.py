@@ -13,7 +13,7 @@ from headway.cli.screen import bar, percent, say
 from headway.core import data as reader
 from headway.core import files, manifest, tasks
 from headway.core.errors import UsageError
-from headway.core.tasks import Example, Result, Task
+from headway.core.tasks import Example, Result
 from headway.core.threads import budget
 
 
@@ -72,7 +72,7 @@ def _bundle(
 
     pipe = load(folder, precision=precision or "auto", threads=threads)
     task = tasks.load(pipe.manifest.task)
-    examples = _examples(task, file, columns, pipe.manifest.labels)
+    examples = tasks.read_labelled(task, file, reader.parse_columns(columns), pipe.manifest.labels)
     texts = [task.inputs(e) for e in examples]
     return pipe.manifest.task, examples, list(bar(pipe.stream(texts), "evaluating", len(texts)))
 
@@ -86,13 +86,6 @@ def _checkpoint(
         from headway.train import checkpoint
     torch.set_num_threads(budget(threads))
     opened = checkpoint.open_checkpoint(folder)
-    examples = _examples(tasks.load(opened.manifest.task), file, columns, opened.manifest.labels)
+    task = tasks.load(opened.manifest.task)
+    examples = tasks.read_labelled(task, file, reader.parse_columns(columns), opened.manifest.labels)
     return opened.manifest.task, examples, checkpoint.predict(opened, examples, bar)
-
-
-def _examples(task: Task, file: Path, columns: str | None, labels: Sequence[str]) -> list[Example]:
-    mapping = reader.parse_columns(columns)
-    examples = [task.read(record, labelled=True) for record in reader.read(file, mapping)]
-    for example in examples:
-        task.check(example, labels)
-    return examples

@@ -53,7 +53,10 @@ def export(folder: Path, options: ExportOptions, progress: Progress = silent) ->
     opened = checkpoint.open_checkpoint(folder)
     _check_task(opened, options)
     task = tasks.load(opened.manifest.task)
-    examples = _examples(task, opened, options)
+    columns = data.parse_columns(options.columns)
+    examples: list[Example] = []
+    if options.eval is not None:
+        examples = tasks.read_labelled(task, options.eval, columns, opened.manifest.labels)
     own_texts = _own_texts(task, examples, options)
     with files.whole_folder(options.output, options.overwrite) as out:
         draft = _write_variants(opened, task, options, out, progress)
@@ -72,16 +75,6 @@ def _check_task(opened: Opened, options: ExportOptions) -> None:
         tasks.load(options.task, "--task")
         if options.task != trained:
             raise UsageError("--task", f"is {options.task}, but {opened.folder} was trained for {trained}")
-
-
-def _examples(task: Task, opened: Opened, options: ExportOptions) -> list[Example]:
-    if options.eval is None:
-        return []
-    columns = data.parse_columns(options.columns)
-    examples = [task.read(record, labelled=True) for record in data.read(options.eval, columns)]
-    for example in examples:
-        task.check(example, opened.manifest.labels)
-    return examples
 
 
 def _own_texts(task: Task, examples: Sequence[Example], options: ExportOptions) -> list[str]:

@@ -38,7 +38,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         if known:
             self.send_header("ETag", f'"{sha256(content).hexdigest()}"')
             self.send_header("X-Repo-Commit", COMMIT)
-        elif (owner, name) == ("tester", "tiny-bert"):
+        elif "/tester/tiny-bert/" in self.path:
             self.send_header("X-Error-Code", "EntryNotFound")
             self.send_header("X-Repo-Commit", COMMIT)
         else:
@@ -66,8 +66,10 @@ def _train(hub: str, model: str, train_file: Path, folder: Path) -> subprocess.C
     environment.pop("HF_HUB_OFFLINE", None)
     command = f"train text-classification --model {model} --max-length 32 --epochs 1 --threads 1"
     return subprocess.run(
-        [sys.executable, "-m", "headway.cli.main", *command.split()]
-        + ["--train", str(train_file), "--output", str(folder / "checkpoint")],
+        [
+            *(sys.executable, "-m", "headway.cli.main", *command.split()),
+            *("--train", str(train_file), "--output", str(folder / "checkpoint")),
+        ],
         env=environment,
         capture_output=True,
         text=True,

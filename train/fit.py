@@ -99,15 +99,13 @@ def _work_folder(options: TrainOptions) -> Path:
 
 def _read(task: Task, options: TrainOptions) -> tuple[list[Example], list[Example], list[str]]:
     columns = data.parse_columns(options.columns)
-    examples = [task.read(record, labelled=True) for record in data.read(options.train, columns)]
+    examples = tasks.read_labelled(task, options.train, columns)
     labels = task.labels(examples)
     if len(labels) < 2:
         raise DataError(f"has {len(labels)} label; training needs two or more", file=str(options.train))
     if options.eval is None:
         return examples, [], labels
-    held_out = [task.read(record, labelled=True) for record in data.read(options.eval, columns)]
-    for example in held_out:
-        task.check(example, labels)
+    held_out = tasks.read_labelled(task, options.eval, columns, labels)
     return examples, held_out, labels
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.core import siblings
+from headway.core import data, siblings
 from headway.core.data import Record
 
 FAMILY = "headway.core.tasks"
@@ -72,3 +73,16 @@ def names() -> list[str]:
 def load(name: str, option: str = "TASK") -> Task:
     """The task of that name. Raises UsageError, naming `option`."""
     return cast(Task, siblings.load(FAMILY, name, option))
+
+
+def read_labelled(
+    task: Task,
+    path: Path,
+    columns: Mapping[str, str] | None = None,
+    labels: Sequence[str] | None = None,
+) -> list[Example]:
+    """Every record of a labelled file; with `labels`, only those may occur. Raises DataError."""
+    examples = [task.read(record, labelled=True) for record in data.read(path, columns)]
+    for example in examples if labels is not None else ():
+        task.check(example, labels or ())
+    return examples
