@@ -54,6 +54,8 @@ def open_model(name: str, task: str, labels: Sequence[str]) -> PreTrainedModel:
 
 def open_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The tokenizer that lies beside a model; it must be a fast one. Raises CheckpointError."""
+    if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise CheckpointError(name, "there is no such folder")  # and no such name on the hub
     try:
         with quiet():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
