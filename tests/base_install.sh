@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A base install has neither torch nor onnxruntime, reads bundles, and says what to install for more.
 set -euo pipefail
-bin="$1/bin"
+bin="$(realpath "$1")/bin"
 installed=$("$bin/pip" list --format=freeze)
 for heavy in torch onnxruntime transformers onnx; do
     if grep -qi "^$heavy==" <<<"$installed"; then echo "a base install brought $heavy" >&2; exit 1; fi
