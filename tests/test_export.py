@@ -179,7 +179,8 @@ def test_large_embedding_tables_are_int8(
     onnx.checker.check_model(str(tmp_path / "model.onnx"), full_check=True)
     found = measured(tmp_path / "model.onnx", bundle, manifest, opened, texts)
     assert (tmp_path / "model.onnx").stat().st_size < (bundle / "int8" / "model.onnx").stat().st_size
-    parity.gate("int8", found)
+    assert found.mean <= MODEL["int8"][1]
+    assert found.neighbours <= NEIGHBOURS["int8"][0]
 
 
 def test_all_breaches_of_the_contract_are_told_together(bundle: Path, manifest: Bundle) -> None:
