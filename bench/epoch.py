@@ -14,7 +14,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from headway.core import data, tasks
-from headway.core.tasks.text_classification import Example
+from headway.core.tasks import Spec
+from headway.core.tasks.text_classification import Example, Settings
 from headway.core.threads import budget
 from headway.train import fit
 from headway.train.checkpoint import open_model, open_tokenizer
@@ -62,8 +63,9 @@ def plain_epoch(model: str, train: Path, batch_size: int) -> float:
     set_seed(13)
     task = tasks.load(TASK)
     examples = [e for r in data.read(train) if isinstance(e := task.read(r, labelled=True), Example)]
-    labels = task.labels(examples)
-    network, tokenizer = open_model(model, TASK, labels), open_tokenizer(model)
+    labels = sorted({str(e.gold) for e in examples})
+    spec, options = Spec(labels, 128, Settings()), TrainOptions(model=model, train=train, output=Path("none"))
+    network, tokenizer = open_model(model, TASK, spec, options), open_tokenizer(model)
     random.shuffle(examples)
     _steps(network, tokenizer, examples, labels, batch_size)
     return time.perf_counter() - begin
@@ -82,7 +84,7 @@ def _steps(
         batch = examples[begin : begin + batch_size]
         texts = [e.text for e in batch]
         encoded = tokenizer(texts, padding=True, truncation=True, max_length=128, return_tensors="pt")
-        targets = torch.tensor([labels.index(str(e.label)) for e in batch])
+        targets = torch.tensor([labels.index(str(e.gold)) for e in batch])
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = network(**encoded, labels=targets).loss
         loss.backward()

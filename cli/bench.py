@@ -98,4 +98,5 @@ def _same_model(manifest: Bundle, checkpoint: Path) -> None:
 def _texts(task_name: str, file: str | None, columns: str | None) -> list[str]:
     task = tasks.load(task_name)
     source = file or str(Path(__file__).parents[1] / "examples" / "support" / "train.jsonl")
-    return [task.inputs(task.read(r, labelled=False)) for r in data.read(source, data.parse_columns(columns))]
+    records = data.read(source, data.parse_columns(columns))
+    return tasks.texts(task.read(r, labelled=False) for r in records)

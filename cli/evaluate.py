@@ -9,11 +9,13 @@ import msgspec
 
 from headway.cli.lines import Place, write_lines
 from headway.cli.needs import needs
-from headway.cli.screen import bar, percent, say
+from headway.cli.screen import bar, figures, say
 from headway.core import data as reader
 from headway.core import files, manifest, tasks
+from headway.core.calibration import expected_calibration_error
 from headway.core.errors import UsageError
-from headway.core.tasks import Example, Result
+from headway.core.report import Report
+from headway.core.tasks import Example, Result, Task
 from headway.core.threads import budget
 
 
@@ -25,8 +27,10 @@ def evaluate(
     precision: str | None = None,
     json: Place | None = None,
     predictions: Place | None = None,
+    report: Path | None = None,
     columns: str | None = None,
     threads: int | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Measure a checkpoint (in PyTorch) or a bundle (through the runtime) on labelled data.
 
@@ -35,34 +39,61 @@ def evaluate(
     model
         folder of a checkpoint or a bundle
     data
-        labelled data: .jsonl, .csv or .parquet
+        labelled data: .jsonl, .csv, .parquet, plain .txt, or the folder of a retrieval collection
     precision
         variant of the bundle, as fp32 or int8; none: the fastest here
     json
         file for the figures, - for standard output
     predictions
         file for one line a record, as `headway predict` writes them
+    report
+        folder for report.html and report.json: per class, confusions, the worst errors
     columns
         names of fields in the file, as text=body,label=topic
     threads
         processor threads; none: all that affinity and cgroup leave
+    overwrite
+        replace what is at the report's folder
     """
+    if report is not None:
+        files.refuse_taken(report, overwrite)
     if manifest.kind(model) == "bundle":
         name, examples, results = _bundle(model, data, columns, precision, threads)
     elif precision is not None:
         raise UsageError("--precision", "is for bundles; this is a checkpoint, which is evaluated in fp32")
     else:
         name, examples, results = _checkpoint(model, data, columns, threads)
-    metrics = tasks.load(name).metrics(examples, results)
+    task = tasks.load(name)
+    metrics = task.metrics(examples, results)
     if predictions is not None:
         with files.whole_file(predictions) as stream:
             write_lines(stream, examples, results)
-    say(f"{len(examples)} records: " + ", ".join(f"{k} {percent(v)}" for k, v in metrics.items()))
+    if report is not None:
+        with files.whole_folder(report, overwrite) as folder:
+            _report(task, name, examples, results, metrics).write(folder)
+    say(f"{len(examples)} records: {figures(metrics)}")
     if json is not None:
         with files.whole_file(json) as stream:
             stream.write(
                 msgspec.json.encode({"task": name, "n": len(examples), "metrics": metrics}).decode() + "\n"
             )
+
+
+def _report(
+    task: Task, name: str, examples: list[Example], results: Sequence[Result], metrics: dict[str, float]
+) -> Report:
+    cut = sum(r.truncated for r in results)
+    certainty = task.certainty(examples, results)
+    return Report(
+        task=name,
+        n=len(examples),
+        metrics=metrics,
+        calibration={}
+        if certainty is None
+        else {"expected calibration error": expected_calibration_error(*certainty)},
+        counts={"cut at the model's longest input": cut} if cut else {},
+        tables=task.tables(examples, results),
+    )
 
 
 def _bundle(
@@ -72,8 +103,9 @@ def _bundle(
 
     pipe = load(folder, precision=precision or "auto", threads=threads)
     task = tasks.load(pipe.manifest.task)
-    examples = tasks.read_labelled(task, file, reader.parse_columns(columns), pipe.manifest.labels)
-    texts = [task.inputs(e) for e in examples]
+    spec = tasks.spec(task, pipe.manifest)
+    examples = tasks.read_labelled(task, file, reader.parse_columns(columns), spec, split="test")
+    texts = tasks.texts(examples)
     return pipe.manifest.task, examples, list(bar(pipe.stream(texts), "evaluating", len(texts)))
 
 
@@ -87,5 +119,5 @@ def _checkpoint(
     torch.set_num_threads(budget(threads))
     opened = checkpoint.open_checkpoint(folder)
     task = tasks.load(opened.manifest.task)
-    examples = tasks.read_labelled(task, file, reader.parse_columns(columns), opened.manifest.labels)
+    examples = tasks.read_labelled(task, file, reader.parse_columns(columns), opened.spec, split="test")
     return opened.manifest.task, examples, checkpoint.predict(opened, examples, bar)

@@ -19,6 +19,7 @@ VERBS = {
     "export": "Turn a checkpoint into a bundle of proven variants.",
     "predict": "Predict every record of a file with a bundle.",
     "bench": "Measure a bundle's speed and memory, beside peers.",
+    "run": "Train and evaluate as a recipe says.",
     "inspect": "Verify a bundle and show what it is.",
     "doctor": "Show what this machine can do and what is missing.",
     "demo": "The whole job on a small real case, offline.",

@@ -65,7 +65,7 @@ def predict(
     with files.whole_file(output) as stream:
         shown = bar(examples, "predicting")
         while window := list(islice(shown, WINDOW)):
-            cut += write_lines(stream, window, pipe([task.inputs(e) for e in window]))
+            cut += write_lines(stream, window, pipe(tasks.texts(window)))
     if cut:
         say(
             f'{cut} texts were longer than {pipe.manifest.max_length} tokens and were cut ("truncated": true)'

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from headway.core.tasks import FIGURES_FALLING
 
 T = TypeVar("T")
 
@@ -22,6 +24,14 @@ def say(message: str) -> None:
 
 def percent(share: float) -> str:
     return f"{100 * share:.2f} %"
+
+
+def figures(metrics: Mapping[str, float]) -> str:
+    """Metrics in words: shares in percent, others as they are."""
+    return ", ".join(
+        f"{name} {value:.2f}" if name in FIGURES_FALLING else f"{name} {percent(value)}"
+        for name, value in metrics.items()
+    )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

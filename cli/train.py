@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from headway.cli.needs import needs
-from headway.cli.screen import bar, percent, say
+from headway.cli.screen import bar, figures, say
 from headway.train.options import TrainOptions
 
 
@@ -17,14 +18,15 @@ def train(task: str, /, *, options: Annotated[TrainOptions, Parameter(name="*")]
     Parameters
     ----------
     task
-        what goes in and what comes out: text-classification
+        text-classification, sequential-sentence-classification, token-classification, question-answering,
+        text2text-generation, text-generation, sentence-embedding or text-ranking
     """
     with needs("train"):
         from headway.train import fit
-    report = fit.train(task, options, bar)
-    figures = ", ".join(f"{name} {percent(value)}" for name, value in report.metrics.items())
-    say(f"checkpoint: {report.checkpoint}" + (f" ({figures} on {options.eval})" if figures else ""))
-    if report.truncated:
-        say(
-            f"{report.truncated} texts were longer than {options.max_length} tokens and were cut (--max-length)"
-        )
+    trained = fit.train(task, options, bar)
+    if os.environ.get("RANK", "0") != "0":
+        return  # under torchrun the first process speaks
+    for reason, count in trained.counts.items():
+        say(f"{count} training examples: {reason}")
+    measured = f" ({figures(trained.metrics)} on {options.eval})" if trained.metrics else ""
+    say(f"checkpoint: {trained.checkpoint}{measured}")

@@ -1,8 +1,10 @@
-"""Readers of labelled data: JSON Lines, CSV and Parquet become the same records, each knowing where it came from."""
+"""Readers of labelled data: JSON Lines, CSV, Parquet and plain text become records that know where they came from."""
 
 from __future__ import annotations
 
 import csv
+import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -36,6 +38,38 @@ class Record:
             raise self.error(problem, field)
         return value
 
+    def texts(self, field: str, least: int = 1) -> tuple[str, ...]:
+        """A field that must hold a list of at least `least` usable texts. Raises DataError."""
+        values = self.list(field)
+        if len(values) < least:
+            raise self.error(f"has {len(values)} entries, fewer than {least}", field)
+        for place, value in enumerate(values):
+            if not isinstance(value, str):
+                raise self.error(f"entry {place} must be a text, not {type(value).__name__}", field)
+            if (problem := text_problem(value)) is not None:
+                raise self.error(f"entry {place} {problem}", field)
+        return tuple(values)
+
+    def list(self, field: str) -> list[Any]:
+        """A field that must hold a list. Raises DataError."""
+        if field not in self.fields:
+            raise self.error(f"missing; the record has {sorted(self.fields)}", field)
+        value = self.fields[field]
+        if not isinstance(value, list):
+            raise self.error(f"must be a list, not {type(value).__name__}", field)
+        return value
+
+    def number(self, field: str) -> float:
+        """A field that must hold a finite number (in CSV: written as one). Raises DataError."""
+        value = self.fields.get(field)
+        try:
+            number = float(value) if isinstance(value, str | int | float) else math.nan
+        except (ValueError, OverflowError):
+            number = math.nan
+        if isinstance(value, bool) or not math.isfinite(number):
+            raise self.error(f"must be a number, not {value!r}", field)
+        return number
+
 
 def text_problem(text: str) -> str | None:
     """Why a text cannot be used, or None if it can."""
@@ -53,7 +87,8 @@ def text_problem(text: str) -> str | None:
 def read(path: str | Path, columns: Mapping[str, str] | None = None) -> Iterator[Record]:
     """Yield the records of a .jsonl, .csv or .parquet file, or of JSON Lines on standard input ("-").
 
-    `columns` maps the names that headway uses to the names in the file: {"text": "body"}.
+    A .txt file is one record, {"text": all of it}. `columns` maps the names that headway uses to names in the
+    file, {"text": "body"}, or to a template over them, {"source": "question: {question} context: {context}"}.
     Raises DataError (file, line, field) for what cannot be read, and for a file without any record.
     """
     empty = True
@@ -65,8 +100,10 @@ def read(path: str | Path, columns: Mapping[str, str] | None = None) -> Iterator
 
 
 def parse_columns(mapping: str | None) -> dict[str, str]:
-    """Read the option `--columns text=body,label=topic`. Raises UsageError."""
-    pairs = [part.partition("=") for part in mapping.split(",")] if mapping else []
+    """Read the option `--columns text=body,source=a template with {field}`. Raises UsageError."""
+    if not mapping:
+        return {}
+    pairs = [part.partition("=") for part in re.split(r",(?=\w+=)" if "{" in mapping else ",", mapping)]
     for ours, equals, theirs in pairs:
         if not (ours and equals and theirs):
             raise UsageError("--columns", f"wants name=column,…; got '{mapping}'")
@@ -78,7 +115,7 @@ def _rows(path: str | Path) -> Iterator[Record]:
         yield from _jsonl(sys.stdin.buffer, "standard input")
         return
     path = Path(path)
-    readers = {".jsonl": _jsonl, ".json": _jsonl, ".csv": _csv, ".parquet": _parquet}
+    readers = {".jsonl": _jsonl, ".json": _jsonl, ".csv": _csv, ".parquet": _parquet, ".txt": _txt}
     if path.suffix not in readers:
         raise DataError(f"unknown kind of file '{path.suffix}'; known: {', '.join(readers)}", file=str(path))
     try:
@@ -127,6 +164,12 @@ def _parquet(stream: BinaryIO, file: str) -> Iterator[Record]:
         raise DataError(f"invalid Parquet: {error}", file=file, line=number + 1) from error
 
 
+def _txt(stream: BinaryIO, file: str) -> Iterator[Record]:
+    text = "".join(line for _, line in _lines(stream, file))
+    if text:
+        yield Record({"text": text}, file, 1)
+
+
 def _lines(stream: Iterable[bytes], file: str) -> Iterator[tuple[int, str]]:
     for number, raw in enumerate(stream, start=1):
         try:
@@ -138,11 +181,16 @@ def _lines(stream: Iterable[bytes], file: str) -> Iterator[tuple[int, str]]:
 def _renamed(record: Record, columns: Mapping[str, str]) -> Record:
     fields = dict(record.fields)
     for ours, theirs in columns.items():
-        if theirs not in record.fields:
-            raise record.error(
-                f"missing (named by --columns); the record has {sorted(record.fields)}", theirs
-            )
-        fields[ours] = record.fields[theirs]
+        wanted = re.findall(r"{(\w+)}", theirs) or [theirs]
+        for name in wanted:
+            if name not in record.fields:
+                raise record.error(
+                    f"missing (named by --columns); the record has {sorted(record.fields)}", name
+                )
+        if wanted == [theirs]:
+            fields[ours] = record.fields[theirs]
+        else:
+            fields[ours] = re.sub(r"{(\w+)}", lambda m: record.text(m[1]), theirs)
     return Record(fields, record.file, record.line)
 
 

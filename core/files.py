@@ -84,6 +84,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def sha256_of_data(path: Path) -> str:
+    """Hex SHA-256 of a data file; of a folder, over the hashes and names of its files."""
+    if not path.is_dir():
+        return sha256(path)
+    lines = [f"{sha256(p)}  {p.name}\n" for p in sorted(path.iterdir()) if p.is_file()]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def _partial(path: Path, kind: str = "partial") -> Path:
     return path.parent / f".{path.name}.{kind}-{os.getpid()}"
 

@@ -33,6 +33,8 @@ class Checkpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """how it was trained"""
     metrics: dict[str, float]
     """on the eval file; empty without one"""
+    settings: dict[str, Any] = {}
+    """what the task needs to know beyond labels: its `Settings`"""
     format: str = CHECKPOINT_FORMAT
 
     def write(self, folder: Path) -> None:
@@ -83,6 +85,8 @@ class Bundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     max_length: int
     """tokens, special ones included"""
     pad_id: int
+    settings: dict[str, Any] = {}
+    """what the task needs to know beyond labels: its `Settings`"""
     inputs: list[Tensor]
     outputs: list[Tensor]
     variants: dict[str, Variant]

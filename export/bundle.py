@@ -14,10 +14,11 @@ import onnx_ir as ir
 import torch
 
 from headway.core import data, files, tasks
-from headway.core.errors import GateError, UsageError
+from headway.core.errors import GateError, UnavailableError, UsageError
 from headway.core.manifest import NAME, Bundle, File, Variant
 from headway.core.progress import Progress, silent
 from headway.core.tasks import Example, Task
+from headway.core.tasks.text_classification import Settings
 from headway.core.threads import budget
 from headway.export import card, contract, graph, parity
 from headway.export.options import ExportOptions
@@ -28,6 +29,8 @@ from headway.runtime.tokenize import Tokenizer
 from headway.train import checkpoint
 from headway.train.checkpoint import Opened
 
+METRIC = "accuracy"
+"""the figure that the quality gate watches"""
 ENGINE = "onnxruntime"
 """what the proof runs on"""
 TAKING_PART = ("headway", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "optimum")
@@ -56,16 +59,16 @@ def export(folder: Path, options: ExportOptions, progress: Progress = silent) ->
     columns = data.parse_columns(options.columns)
     examples: list[Example] = []
     if options.eval is not None:
-        examples = tasks.read_labelled(task, options.eval, columns, opened.manifest.labels)
+        examples = tasks.read_labelled(task, options.eval, columns, opened.spec)
     own_texts = _own_texts(task, examples, options)
     with files.whole_folder(options.output, options.overwrite) as out:
-        draft = _write_variants(opened, task, options, out, progress)
+        draft = _write_variants(opened, options, out, progress)
         variants = _prove(opened, draft, own_texts, out, options, progress)
         reference: dict[str, float] = {}
         if examples:
             reference = task.metrics(examples, checkpoint.predict(opened, examples, progress))
             variants = _judge(task, examples, variants, reference, out, options, progress)
-        _finish(draft, variants, task, out)
+        _finish(draft, variants, out)
     return Report(options.output, variants, reference)
 
 
@@ -75,20 +78,23 @@ def _check_task(opened: Opened, options: ExportOptions) -> None:
         tasks.load(options.task, "--task")
         if options.task != trained:
             raise UsageError("--task", f"is {options.task}, but {opened.folder} was trained for {trained}")
+    settings = opened.spec.settings
+    if not isinstance(settings, Settings) or settings != Settings(temperature=settings.temperature):
+        what = trained if not isinstance(settings, Settings) else f"{settings.kind} {trained} as trained here"
+        remedy = "this version exports text-classification with one text, one label and the model's own head"
+        raise UnavailableError(f"export of {what}", remedy)
 
 
 def _own_texts(task: Task, examples: Sequence[Example], options: ExportOptions) -> list[str]:
     if options.calibration is not None:
         records = data.read(options.calibration, data.parse_columns(options.columns))
         examples = [task.read(record, labelled=False) for record in records]
-    return [task.inputs(e) for e in examples]
+    return tasks.texts(examples)
 
 
-def _write_variants(
-    opened: Opened, task: Task, options: ExportOptions, out: Path, progress: Progress
-) -> Bundle:
+def _write_variants(opened: Opened, options: ExportOptions, out: Path, progress: Progress) -> Bundle:
     """Write every file but the card, and a manifest without figures, which is enough to run the variants."""
-    inputs, outputs = contract.declare(opened.tokenizer.model_input_names, task, len(opened.manifest.labels))
+    inputs, outputs = contract.declare(opened.tokenizer.model_input_names, len(opened.manifest.labels))
     architecture = graph.architecture(opened)
     shutil.copyfile(opened.folder / TOKENIZER, out / TOKENIZER)
     shutil.copyfile(opened.folder / "config.json", out / "config.json")
@@ -105,6 +111,7 @@ def _write_variants(
         labels=opened.manifest.labels,
         max_length=opened.manifest.max_length,
         pad_id=opened.tokenizer.pad_token_id or 0,
+        settings=msgspec.to_builtins(opened.spec.settings),
         inputs=inputs,
         outputs=outputs,
         variants={p: Variant(precision=p, graphs={"model": f"{p}/model.onnx"}) for p in options.precisions},
@@ -145,21 +152,21 @@ def _judge(
 ) -> dict[str, Variant]:
     """Measure each variant's quality through the runtime. Raises GateError if it lost more than --max-drop."""
     judged = {}
-    texts = [task.inputs(e) for e in examples]
+    texts = tasks.texts(examples)
     for name, variant in variants.items():
         pipe = load(out, precision=name, threads=options.threads)
         results = list(progress(pipe.stream(texts), f"quality {name}", len(texts)))
         quality = task.metrics(examples, results)
-        drop = reference[task.METRIC] - quality[task.METRIC]
+        drop = reference[METRIC] - quality[METRIC]
         if options.max_drop is not None and drop > options.max_drop:
-            raise GateError("quality", name, f"drop in {task.METRIC}", drop, options.max_drop)
+            raise GateError("quality", name, f"drop in {METRIC}", drop, options.max_drop)
         judged[name] = _with(variant, quality=quality)
     return judged
 
 
-def _finish(draft: Bundle, variants: dict[str, Variant], task: Task, out: Path) -> None:
+def _finish(draft: Bundle, variants: dict[str, Variant], out: Path) -> None:
     proven = _with(draft, variants=variants)
-    (out / "README.md").write_text(card.write(proven, task.METRIC), encoding="utf-8")
+    (out / "README.md").write_text(card.write(proven, METRIC), encoding="utf-8")
     _with(proven, files=_list_files(out)).write(out)
 
 

@@ -6,18 +6,18 @@ import onnx_ir as ir
 
 from headway.core.errors import CheckpointError
 from headway.core.manifest import Tensor
-from headway.core.tasks import Task
+from headway.core.tasks.text_classification import OUTPUTS
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """what an encoder may take, each (batch, length) int64; a model takes those that its tokenizer makes"""
 
 
-def declare(tokenizer_inputs: list[str], task: Task, labels: int) -> tuple[list[Tensor], list[Tensor]]:
+def declare(tokenizer_inputs: list[str], labels: int) -> tuple[list[Tensor], list[Tensor]]:
     """The inputs and outputs that the graph of a checkpoint must have."""
     inputs = [
         Tensor(name=n, dtype="int64", shape=["batch", "length"]) for n in INPUTS if n in tokenizer_inputs
     ]
-    outputs = [Tensor(name=n, dtype="float32", shape=["batch", labels]) for n in task.OUTPUTS]
+    outputs = [Tensor(name=n, dtype="float32", shape=["batch", labels]) for n in OUTPUTS]
     return inputs, outputs
 
 

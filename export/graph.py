@@ -15,7 +15,7 @@ from optimum.utils import NormalizedConfigManager
 from headway.core.errors import CheckpointError
 from headway.core.manifest import Tensor
 from headway.train.checkpoint import Opened
-from headway.train.tasks import base
+from headway.train.tasks import text_classification
 
 OPSET = 24
 """Attention, Gelu and LayerNormalization are single standard ops from 23 on"""
@@ -69,7 +69,7 @@ class _Graph(torch.nn.Module):
         super().__init__()
         self.names = names
         self.model = opened.model
-        self.task = base.load(opened.manifest.task)
+        self.spec = opened.spec
 
     def forward(self, *tensors: torch.Tensor) -> dict[str, torch.Tensor]:
         inputs = dict(zip(self.names, tensors, strict=True))
@@ -78,7 +78,7 @@ class _Graph(torch.nn.Module):
             length = mask.shape[1]
             # (B, 1, T, T); ONNX Runtime's Attention does not broadcast the second last dimension
             inputs["attention_mask"] = mask[:, None, None, :].to(torch.bool).expand(-1, 1, length, -1)
-        return self.task.outputs(self.model(**inputs).logits)
+        return text_classification.outputs(self.model(**inputs).logits, self.spec)
 
 
 def _takes_expanded_mask(model: Any) -> bool:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from headway.core import tasks
 from headway.core.errors import CheckpointError, HeadwayError
 from headway.core.manifest import Checkpoint
 from headway.core.progress import Progress, silent
-from headway.core.tasks import Example, Result
+from headway.core.tasks import Example, Result, Spec
+from headway.train.options import TrainOptions
 from headway.train.quiet import quiet
-from headway.train.tasks import base
-
-BATCH = 32
+from headway.train.tasks import base, text_classification
 
 
 @dataclass(frozen=True)
@@ -28,24 +29,32 @@ class Opened:
 
     folder: Path
     manifest: Checkpoint
-    model: PreTrainedModel
+    spec: Spec
+    model: Any
     tokenizer: PreTrainedTokenizerBase
 
 
 def open_checkpoint(folder: Path) -> Opened:
     """Open what `headway train` wrote. Raises CheckpointError."""
     manifest = Checkpoint.read(folder)
+    try:
+        spec = tasks.spec(tasks.load(manifest.task), manifest)
+    except msgspec.ValidationError as error:
+        raise CheckpointError(folder, f"its settings are malformed: {error}") from error
     tokenizer = open_tokenizer(str(folder))
-    model = open_model(str(folder), manifest.task, manifest.labels)
+    model = open_model(str(folder), manifest.task, spec, None)
     model.train(False)
-    return Opened(folder, manifest, model, tokenizer)
+    return Opened(folder, manifest, spec, model, tokenizer)
 
 
-def open_model(name: str, task: str, labels: Sequence[str]) -> PreTrainedModel:
-    """A model with the task's head, from a folder or a hub name. Raises CheckpointError."""
+def open_model(name: str, task: str, spec: Spec, options: TrainOptions | None) -> Any:
+    """A model with the task's head, from a folder or a hub name; with options, with a new head.
+
+    Raises CheckpointError.
+    """
     try:
         with quiet():
-            return base.load(task).head(name, labels)
+            return base.load(task).open(name, spec, options)
     except HeadwayError:
         raise
     except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
@@ -67,29 +76,22 @@ def open_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def outputs(opened: Opened, texts: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-    """The graph's outputs for a padded batch of texts, each (B, …), in fp32 on the processor."""
+    """The outputs of a classifier's graph for a padded batch of texts, each (B, C), in fp32 on the processor."""
     encoded = opened.tokenizer(
-        list(texts), truncation=True, max_length=opened.manifest.max_length, padding=True, return_tensors="pt"
+        list(texts), truncation=True, max_length=opened.spec.max_length, padding=True, return_tensors="pt"
     )
     with torch.inference_mode():
         logits = opened.model(**encoded).logits
-    named = base.load(opened.manifest.task).outputs(logits)
+    named = text_classification.outputs(logits, opened.spec)
     return {name: value.numpy() for name, value in named.items()}
 
 
 def predict(opened: Opened, examples: Sequence[Example], progress: Progress = silent) -> list[Result]:
     """Results in the order of the examples."""
-    task = tasks.load(opened.manifest.task)
-    texts = [task.inputs(e) for e in examples]
-    lengths = [len(row) for row in opened.tokenizer(texts)["input_ids"]]
-    order = np.argsort(lengths, kind="stable")
-    results: list[Result | None] = [None] * len(texts)
-    for begin in progress(range(0, len(order), BATCH), "evaluating", -(-len(order) // BATCH)):
-        rows = order[begin : begin + BATCH]
-        decoded = task.decode(outputs(opened, [texts[i] for i in rows]), opened.manifest.labels)
-        for row, result in zip(rows, decoded, strict=True):
-            results[row] = replace(result, truncated=lengths[row] > opened.manifest.max_length)  # type: ignore[type-var]
-    return [r for r in results if r is not None]
+    specifics = base.load(opened.manifest.task)
+    with quiet():
+        said = specifics.infer(opened.model, opened.tokenizer, examples, opened.spec, progress)
+    return tasks.load(opened.manifest.task).decode(examples, said, opened.spec)
 
 
 def _first_line(error: Exception) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from headway.core import data, siblings
 from headway.core.data import Record
+from headway.core.report import Table
 
 FAMILY = "headway.core.tasks"
 
@@ -32,37 +35,93 @@ class Result(Protocol):
     def truncated(self) -> bool: ...
 
 
+@dataclass(frozen=True)
+class Spec:
+    """All that a trained model's answers depend on beside its weights and its tokenizer."""
+
+    labels: list[str]
+    max_length: int
+    """tokens in one input of the model, special ones included"""
+    settings: Any
+    """the task's `Settings`"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One input of the model: a text, a pair of texts, or a window of a longer one."""
+
+    example: int
+    """which example it belongs to"""
+    ids: list[int]  # (T)
+    types: list[int]  # (T): segment of each token, 0 or 1
+    marks: Any = None
+    """where in the row the task's units (words, sentences, characters of a context) are"""
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the model said to a row."""
+
+    row: Row
+    logits: NDArray[np.float32]
+    """(C) for one answer a row, (T, C) for one a token, (D) for a vector"""
+
+
 class Task(Protocol):
     """What each module of this family defines."""
 
-    METRIC: str
-    """the figure that early stopping and the quality gate watch; higher is better"""
-    OUTPUTS: tuple[str, ...]
-    """names of the graph's outputs, each (B, …) float32"""
+    Settings: type[msgspec.Struct]
+    """what the task needs to know beyond labels; all fields have defaults"""
+
+    def metric(self, settings: Any) -> str:
+        """The figure that early stopping and the quality gate watch."""
+        ...
 
     def read(self, record: Record, labelled: bool) -> Example:
         """Check a record. Raises DataError with file, line and field."""
         ...
 
-    def labels(self, examples: Iterable[Example]) -> list[str]:
-        """The label names that training data declares, sorted."""
-        ...
-
-    def check(self, example: Example, labels: Sequence[str]) -> None:
+    def check(self, example: Example, spec: Spec) -> None:
         """Raise DataError if the example's gold answer is not one that the model can give."""
         ...
 
-    def inputs(self, example: Example) -> str:
-        """What the tokenizer gets."""
+    def decode(self, examples: Sequence[Example], outputs: Any, spec: Spec) -> list[Result]:
+        """Results in the order of the examples: the plain way, in numpy.
+
+        `outputs` are `Output`s in the order of the rows; for tasks that generate, `Generated`s.
+        """
         ...
 
-    def decode(self, outputs: Mapping[str, NDArray[np.float32]], labels: Sequence[str]) -> list[Result]:
-        """Results of a batch, from the graph's outputs: the plain way, in numpy."""
+    def calibrate(self, examples: Sequence[Example], outputs: Any, spec: Spec) -> Any:
+        """The settings with temperature and thresholds fitted on labelled held-out examples."""
         ...
 
     def metrics(self, examples: Sequence[Example], results: Sequence[Result]) -> dict[str, float]:
         """Figures by their usual names, from gold answers and predictions in the same order."""
         ...
+
+    def certainty(
+        self, examples: Sequence[Example], results: Sequence[Result]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
+        """How sure each answer was (N) and whether it was right (N); None for tasks without probabilities."""
+        ...
+
+    def tables(self, examples: Sequence[Example], results: Sequence[Result]) -> list[Table]:
+        """What a report shows: per class, confusions, the worst errors."""
+        ...
+
+
+class EncoderTask(Task, Protocol):
+    """A task whose answers come from one pass through an encoder."""
+
+    def rows(self, examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
+        """The model's inputs, in order; `tokenizer` is a `tokenizers.Tokenizer`, whose truncation may change."""
+        ...
+
+
+FIGURES_FALLING = frozenset({"perplexity", "word_perplexity"})
+"""metrics that are better when lower, and are no shares"""
 
 
 def names() -> list[str]:
@@ -75,14 +134,41 @@ def load(name: str, option: str = "TASK") -> Task:
     return cast(Task, siblings.load(FAMILY, name, option))
 
 
+def spec(task: Task, manifest: Any) -> Spec:
+    """The spec in a checkpoint's or a bundle's manifest. Raises msgspec.ValidationError if it is malformed."""
+    return Spec(list(manifest.labels), manifest.max_length, msgspec.convert(manifest.settings, task.Settings))
+
+
 def read_labelled(
     task: Task,
     path: Path,
     columns: Mapping[str, str] | None = None,
-    labels: Sequence[str] | None = None,
+    spec: Spec | None = None,
+    split: str = "train",
 ) -> list[Example]:
-    """Every record of a labelled file; with `labels`, only those may occur. Raises DataError."""
-    examples = [task.read(record, labelled=True) for record in data.read(path, columns)]
-    for example in examples if labels is not None else ():
-        task.check(example, labels or ())
+    """Every record of a labelled file; with a `spec`, only gold answers that the model can give. Raises DataError.
+
+    `split` says which part is meant where a file holds several: train, dev or test.
+    """
+    folder = getattr(task, "read_folder", None)
+    if folder is not None and path.is_dir():
+        examples: list[Example] = folder(path, split)
+    else:
+        examples = [task.read(record, labelled=True) for record in data.read(path, columns)]
+    for example in examples if spec is not None else ():
+        task.check(example, cast(Spec, spec))
     return examples
+
+
+def texts(examples: Iterable[Example]) -> list[str]:
+    """What a bundle's pipeline gets: the one text of each example."""
+    return [cast(Any, e).text for e in examples]
+
+
+def encode(
+    tokenizer: Any, texts: Sequence[Any], max_length: int, stride: int = 0, strategy: str = "longest_first"
+) -> Iterable[Any]:
+    """`tokenizers` encodings of texts or pairs; what does not fit is in each one's `overflowing`."""
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length, stride=stride, strategy=strategy)
+    return cast(Iterable[Any], tokenizer.encode_batch(list(texts)))

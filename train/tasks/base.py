@@ -2,48 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from headway.core import siblings
-from headway.core.tasks import Example
+from headway.core.progress import Progress
+from headway.core.tasks import Example, Spec
+from headway.train.options import TrainOptions
 
 FAMILY = "headway.train.tasks"
 
-Features = dict[str, list[int] | int]
-"""one example as the model takes it, not padded yet"""
+Objective = Callable[[Any, dict[str, torch.Tensor]], torch.Tensor]
+"""mean loss of a model on a batch"""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Training data as the collator takes it."""
+
+    rows: list[dict[str, Any]]
+    """each with its "length" in tokens, by which batches are grouped"""
+    counts: dict[str, int] = field(default_factory=dict)
+    """what was cut or left out by rule, by reason"""
 
 
 class TrainTask(Protocol):
     """What each module of this family defines."""
 
-    def head(self, model: str, labels: Sequence[str]) -> PreTrainedModel:
-        """A pretrained body with this task's head. Raises OSError or ValueError as transformers does."""
+    OPTIONS: frozenset[str]
+    """the options of `options.SPECIAL` that mean something to the task"""
+
+    def describe(
+        self,
+        examples: Sequence[Example],
+        held_out: Sequence[Example],
+        tokenizer: PreTrainedTokenizerBase,
+        options: TrainOptions,
+    ) -> Spec:
+        """Labels and settings, from the data and the options. Raises DataError, UsageError."""
         ...
 
-    def features(
+    def open(self, name: str, spec: Spec, options: TrainOptions | None) -> torch.nn.Module:
+        """A model with the task's head: a new head on a pretrained body, or (no options) a checkpoint's own.
+
+        Raises OSError or ValueError as transformers does.
+        """
+        ...
+
+    def prepare(
         self,
         examples: Sequence[Example],
         tokenizer: PreTrainedTokenizerBase,
-        labels: Sequence[str],
-        max_length: int,
-    ) -> list[Features]:
-        """Token ids and, where the examples are labelled, targets."""
+        model: Any,
+        spec: Spec,
+        options: TrainOptions,
+    ) -> Prepared:
+        """Token ids and targets."""
         ...
 
-    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Any:
-        """Pads a list of features into a batch of tensors."""
+    def collate(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+        """What pads a list of rows into a batch of tensors."""
         ...
 
-    def loss(self, outputs: Any, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-        """Mean loss of a batch; `weights` has one entry a label."""
+    def objective(self, examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
+        """The loss."""
         ...
 
-    def outputs(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The graph's outputs (`Task.OUTPUTS`) from the model's logits: what the exported graph computes too."""
+    def infer(
+        self,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Sequence[Example],
+        spec: Spec,
+        progress: Progress,
+    ) -> Any:
+        """What the task's `decode` reads."""
+        ...
+
+    def save(self, model: Any, tokenizer: PreTrainedTokenizerBase, spec: Spec, folder: Path) -> None:
+        """Write weights, configuration and tokenizer."""
         ...
 
 

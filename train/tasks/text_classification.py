@@ -1,57 +1,134 @@
-"""text-classification: the model's own pooled head, cross-entropy."""
+"""text-classification: one label (cross-entropy), several (binary cross-entropy), or a score (squared error)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoModelForSequenceClassification,
-    DataCollatorWithPadding,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from headway.core.tasks.text_classification import Example
-from headway.train.tasks.base import Features
+from headway.core.errors import DataError, UsageError
+from headway.core.progress import Progress
+from headway.core.tasks import Output, Spec
+from headway.core.tasks import text_classification as task
+from headway.core.tasks.text_classification import Example, Settings
+from headway.train import encoder
+from headway.train.heads import Pooled
+from headway.train.options import TrainOptions, numbers
+from headway.train.tasks.base import Objective, Prepared
+
+OPTIONS = frozenset({"class_weights", "label_smoothing", "pooling", "score_range"})
+PROBLEMS = {"multi": "multi_label_classification", "regression": "regression"}
+"""what transformers calls each kind"""
 
 
-def head(model: str, labels: Sequence[str]) -> PreTrainedModel:
-    opened: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-        model,
-        id2label=dict(enumerate(labels)),
-        label2id={label: i for i, label in enumerate(labels)},
-        ignore_mismatched_sizes=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-        dtype=torch.float32,
+def describe(
+    examples: Sequence[Example],
+    held_out: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    options: TrainOptions,
+) -> Spec:
+    task.uniform(examples)
+    kind, declared = examples[0].kind, numbers("--score-range", options.score_range)
+    if kind != "single" and (options.class_weights != "none" or options.label_smoothing):
+        raise UsageError("--class-weights", "and --label-smoothing are for data with one label each")
+    if declared and (kind != "regression" or len(declared) != 2 or declared[0] >= declared[1]):
+        raise UsageError("--score-range", "wants the lowest and the highest score, for data with scores")
+    for example in examples:
+        if kind == "regression":
+            task.check_score(example, declared)
+    labels = sorted({label for e in examples for label in _labels(e)})
+    if kind != "regression" and len(labels) < 2:
+        raise DataError(f"has {len(labels)} label; training needs two or more", file=str(options.train))
+    settings = Settings(
+        kind=kind,  # type: ignore[arg-type]
+        pair=examples[0].pair is not None,
+        pooling="model" if options.pooling == "auto" else options.pooling,
+        score_range=declared,
     )
-    return opened
+    return Spec(labels, options.max_length, settings)
 
 
-def features(
+def _labels(example: Example) -> Sequence[str]:
+    gold = example.gold
+    return [gold] if isinstance(gold, str) else gold if isinstance(gold, tuple) else []
+
+
+def open(name: str, spec: Spec, options: TrainOptions | None) -> Any:
+    settings: Settings = spec.settings
+    fresh = options is not None
+    if settings.pooling == "model":
+        labels = spec.labels or ["score"]
+        problem = {"problem_type": PROBLEMS[settings.kind]} if settings.kind in PROBLEMS else {}
+        return encoder.pretrained(AutoModelForSequenceClassification, name, labels, fresh, **problem)
+    body = encoder.pretrained(AutoModel, name, None, fresh)
+    model = Pooled(body, settings.pooling, classes=max(1, len(spec.labels)))
+    if not fresh:
+        model.load_head(Path(name))
+    return model
+
+
+def prepare(
     examples: Sequence[Example],
     tokenizer: PreTrainedTokenizerBase,
-    labels: Sequence[str],
-    max_length: int,
-) -> list[Features]:
-    encoded = tokenizer([e.text for e in examples], truncation=True, max_length=max_length)
-    rows: list[Features] = [{k: encoded[k][i] for k in encoded} for i in range(len(examples))]
-    place = {label: i for i, label in enumerate(labels)}
-    for row, example in zip(rows, examples, strict=True):
-        if example.label is not None:
-            row["labels"] = place[example.label]
-    return rows
+    model: Any,
+    spec: Spec,
+    options: TrainOptions,
+) -> Prepared:
+    rows = task.rows(examples, tokenizer.backend_tokenizer, spec)
+    prepared = encoder.inputs(rows)
+    place = {label: i for i, label in enumerate(spec.labels)}
+    for row, example in zip(prepared, examples, strict=True):
+        gold = example.gold
+        if isinstance(gold, str):
+            row["labels"] = place[gold]
+        elif isinstance(gold, tuple):
+            row["labels"] = [float(label in gold) for label in spec.labels]
+        else:
+            row["labels"] = float(gold or 0)
+    return Prepared(prepared, encoder.count_cut(rows))
 
 
-def collator(tokenizer: PreTrainedTokenizerBase) -> Any:
-    return DataCollatorWithPadding(tokenizer)
+def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    return encoder.Collator(tokenizer)
 
 
-def loss(outputs: Any, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-    return torch.nn.functional.cross_entropy(outputs.logits.float(), targets, weight=weights)
+def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
+    kind = spec.settings.kind
+    weights = None
+    if options.class_weights == "balanced":
+        weights = encoder.balanced([str(e.gold) for e in examples], spec.labels)
+
+    def loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        targets = inputs.pop("labels")
+        logits = model(**inputs).logits.float()
+        if kind == "single":
+            return encoder.cross_entropy(logits, targets, weights, options.label_smoothing)
+        if kind == "multi":
+            return torch.nn.functional.binary_cross_entropy_with_logits(logits, targets.float())
+        return torch.nn.functional.mse_loss(logits[:, 0], targets.float())
+
+    return loss
 
 
-def outputs(logits: torch.Tensor) -> dict[str, torch.Tensor]:
-    return {"logits": logits, "probabilities": torch.softmax(logits.float(), dim=-1)}
+def infer(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    spec: Spec,
+    progress: Progress,
+) -> list[Output]:
+    return encoder.run(model, task.rows(examples, tokenizer.backend_tokenizer, spec), tokenizer, progress)
+
+
+save = encoder.save
+
+
+def outputs(logits: torch.Tensor, spec: Spec) -> dict[str, torch.Tensor]:
+    """The exported graph's outputs, for one label a text."""
+    return {
+        "logits": logits,
+        "probabilities": torch.softmax(logits.float() / spec.settings.temperature, dim=-1),
+    }

@@ -1,0 +1,293 @@
+"""question-answering: a question and a context in; the span of the context that answers, or none, out."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from headway.core import calibration, report
+from headway.core.data import Record
+from headway.core.tasks import Output, Row, Spec, encode
+
+BEST = 20
+"""starts and ends that are combined in each window, and candidates that are kept"""
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    stride: int = 64
+    """tokens that neighbouring windows of a long context share"""
+    max_answer_tokens: int = 30
+    unanswerable: bool = False
+    """trained with questions that the context does not answer; else there is always an answer"""
+    threshold: float = 0.0
+    """how far the logits of "no answer" must be above the best answer's"""
+    temperature: float = 1.0
+    """divides the logits"""
+
+
+@dataclass(frozen=True)
+class Example:
+    question: str
+    context: str
+    answers: tuple[tuple[str, int], ...] | None
+    """text and first character; empty for a question that the context does not answer"""
+    id: Any
+    record: Record
+
+
+@dataclass(frozen=True)
+class Candidate:
+    answer: str
+    start: int
+    """in characters of the context"""
+    end: int
+    score: float
+    """probability among all candidates and "no answer" """
+
+
+@dataclass(frozen=True)
+class Result:
+    answer: str
+    """"" for none"""
+    start: int
+    end: int
+    score: float
+    candidates: list[Candidate]
+    truncated: bool = False
+    """True if the question was longer than half the model and its end was cut off"""
+
+
+def metric(settings: Settings) -> str:
+    return "f1"
+
+
+def read(record: Record, labelled: bool) -> Example:
+    question, context = record.text("question"), record.text("context")
+    answers = _answers(record, context) if labelled else None
+    return Example(question, context, answers, record.fields.get("id"), record)
+
+
+def _answers(record: Record, context: str) -> tuple[tuple[str, int], ...]:
+    given = record.fields.get("answers")
+    if not isinstance(given, dict) or set(given) < {"text", "answer_start"}:
+        raise record.error("must be an object with the lists 'text' and 'answer_start'", "answers")
+    texts, starts = given["text"], given["answer_start"]
+    if not (isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts)):
+        raise record.error("'text' and 'answer_start' must be lists of the same length", "answers")
+    for text, start in zip(texts, starts, strict=True):
+        if not isinstance(text, str) or not text or type(start) is not int:
+            raise record.error(f"answer {text!r} at {start!r} is not a text and a number", "answers")
+        if start < 0 or context[start : start + len(text)] != text:
+            found = context[max(0, start) : max(0, start) + len(text)]
+            raise record.error(
+                f"'{text}' is not at character {start} of the context: '{found}' is", "answers"
+            )
+    return tuple(zip(texts, starts, strict=True))
+
+
+def check(example: Example, spec: Spec) -> None:
+    """Any answer can be given; a question without one is judged too if the model always answers."""
+
+
+def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
+    """Windows of each context behind its question; `marks` is (T, 2): characters of each context token, or -1."""
+    settings: Settings = spec.settings
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    most = spec.max_length // 2
+    questions, cut = [], []
+    for example, encoding in zip(
+        examples,
+        tokenizer.encode_batch([e.question for e in examples], add_special_tokens=False),
+        strict=True,
+    ):
+        cut.append(len(encoding.ids) > most)
+        questions.append(example.question[: encoding.offsets[most - 1][1]] if cut[-1] else example.question)
+    stride = min(settings.stride, spec.max_length // 8)
+    pairs = [(q, e.context) for q, e in zip(questions, examples, strict=True)]
+    found = []
+    for number, encoding in enumerate(encode(tokenizer, pairs, spec.max_length, stride, "only_second")):
+        for window in (encoding, *encoding.overflowing):
+            offsets = np.array(window.offsets, dtype=np.int64)
+            offsets[[s != 1 for s in window.sequence_ids]] = -1
+            found.append(Row(number, window.ids, window.type_ids, offsets, cut[number]))
+    return found
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the windows of one example say. Spans are sorted, the best first."""
+
+    spans: list[tuple[float, int, int]]
+    """sum of start and end logits, first character, character after the last"""
+    none: float
+    """the logits of "no answer", in the window that is least sure of it"""
+    truncated: bool
+
+
+def _find(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec) -> list[_Found]:
+    spans: list[dict[tuple[int, int], float]] = [{} for _ in examples]
+    none = [float("inf")] * len(examples)
+    cut = [False] * len(examples)
+    for output in outputs:
+        i, marks = output.row.example, output.row.marks  # (T, 2)
+        start, end = np.asarray(output.logits, np.float64).T.copy()  # (T), (T)
+        none[i] = min(none[i], float(start[0] + end[0]))
+        cut[i] = output.row.truncated
+        inside = np.flatnonzero((marks[:, 0] >= 0) & (marks[:, 1] > marks[:, 0]))
+        starts = inside[np.argsort(-start[inside], kind="stable")[:BEST]]
+        ends = inside[np.argsort(-end[inside], kind="stable")[:BEST]]
+        length = ends[None, :] - starts[:, None]
+        for a, b in np.argwhere((length >= 0) & (length < spec.settings.max_answer_tokens)):
+            place = _trimmed(examples[i].context, int(marks[starts[a], 0]), int(marks[ends[b], 1]))
+            score = float(start[starts[a]] + end[ends[b]])
+            if score > spans[i].get(place, -np.inf):
+                spans[i][place] = score
+    best = [sorted(((s, *p) for p, s in own.items()), reverse=True)[:BEST] for own in spans]
+    return [_Found(b, n, c) for b, n, c in zip(best, none, cut, strict=True)]
+
+
+def _trimmed(context: str, start: int, end: int) -> tuple[int, int]:
+    while start < end - 1 and context[start].isspace():
+        start += 1  # byte-level tokenizers count the space before a word in
+    return start, end
+
+
+def decode(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec) -> list[Result]:
+    settings: Settings = spec.settings
+    results = []
+    for example, found in zip(examples, _find(examples, outputs, spec), strict=True):
+        logits = np.array([s for s, _, _ in found.spans] + [found.none] * settings.unanswerable)
+        chances = calibration.softmax(logits / settings.temperature).tolist() if len(logits) else []
+        candidates = [
+            Candidate(example.context[a:b], a, b, chance)
+            for (_, a, b), chance in zip(found.spans, chances, strict=False)
+        ]
+        silent = settings.unanswerable and _margin(found) > settings.threshold
+        if silent or not candidates:
+            results.append(Result("", 0, 0, chances[-1] if chances else 1.0, candidates, found.truncated))
+        else:
+            top = candidates[0]
+            results.append(Result(top.answer, top.start, top.end, top.score, candidates, found.truncated))
+    return results
+
+
+def _margin(found: _Found) -> float:
+    """How far the logits of "no answer" are above the best answer's."""
+    return found.none - found.spans[0][0] if found.spans else float("inf")
+
+
+def calibrate(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec) -> Settings:
+    """The threshold of best F1 (as SQuAD 2.0's script finds it), and a temperature for starts and ends."""
+    settings: Settings = spec.settings
+    changes: dict[str, float] = {"temperature": _fit_temperature(examples, outputs)}
+    if settings.unanswerable:
+        found = _find(examples, outputs, spec)
+        margins = np.array([_margin(f) for f in found])
+        spoken = np.array(
+            [
+                _best(e, e.context[f.spans[0][1] : f.spans[0][2]] if f.spans else "")[1]
+                for e, f in zip(examples, found, strict=True)
+            ]
+        )
+        silent = np.array([float(not e.answers) for e in examples])
+        order = np.argsort(margins, kind="stable")  # threshold after n: the first n speak
+        totals = np.concatenate(([0.0], np.cumsum((spoken - silent)[order])))
+        n = int(totals.argmax())
+        around = np.concatenate(([margins[order[0]] - 1], margins[order], [margins[order[-1]] + 1]))
+        if np.isfinite(around[n : n + 2]).all():
+            changes["threshold"] = float(around[n : n + 2].mean())
+    return msgspec.structs.replace(settings, **changes)
+
+
+def _fit_temperature(examples: Sequence[Example], outputs: Sequence[Output]) -> float:
+    longest = max(len(o.row.ids) for o in outputs)
+    logits = np.full((2 * len(outputs), longest), -1e30)
+    targets = np.zeros(2 * len(outputs), dtype=int)
+    for i, output in enumerate(outputs):
+        logits[2 * i : 2 * i + 2, : len(output.row.ids)] = output.logits.T
+        targets[2 * i : 2 * i + 2] = target(examples[output.row.example], output.row)
+    return calibration.fit_temperature(logits, targets)
+
+
+def target(example: Example, row: Row) -> tuple[int, int]:
+    """First and last token of the first gold answer in a window; (0, 0) if it is not wholly inside."""
+    if not example.answers:
+        return 0, 0
+    text, start = example.answers[0]
+    begins, ends = row.marks[:, 0], row.marks[:, 1]
+    touched = np.flatnonzero((begins >= 0) & (ends > start) & (begins < start + len(text)))
+    if len(touched) == 0 or begins[touched[0]] > start or ends[touched[-1]] < start + len(text):
+        return 0, 0
+    return int(touched[0]), int(touched[-1])
+
+
+def metrics(examples: Sequence[Example], results: Sequence[Result]) -> dict[str, float]:
+    """SQuAD's exact match and F1 over all; over answerable questions; and share of right silences."""
+    scores = np.array([_best(e, r.answer) for e, r in zip(examples, results, strict=True)])  # (N, 2)
+    figures = {"exact_match": float(scores[:, 0].mean()), "f1": float(scores[:, 1].mean())}
+    answerable = np.array([bool(e.answers) for e in examples])
+    if answerable.all() or not answerable.any():
+        return figures
+    return figures | {
+        "exact_match_answerable": float(scores[answerable, 0].mean()),
+        "f1_answerable": float(scores[answerable, 1].mean()),
+        "no_answer_accuracy": float(scores[~answerable, 0].mean()),
+    }
+
+
+def normalized(text: str) -> str:
+    """Lower case, without punctuation, articles and extra white space, as SQuAD's script compares answers."""
+    bare = "".join(c for c in text.lower() if c not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+
+
+def _best(example: Example, answer: str) -> tuple[float, float]:
+    """Exact match and F1 with the most similar gold answer."""
+    golds = [t for t, _ in example.answers or () if normalized(t)] or [""]
+    said = normalized(answer)
+    return (
+        max(float(said == normalized(g)) for g in golds),
+        max(_overlap(normalized(g).split(), said.split()) for g in golds),
+    )
+
+
+def _overlap(gold: list[str], said: list[str]) -> float:
+    if not gold or not said:
+        return float(gold == said)
+    common = (Counter(gold) & Counter(said)).total()
+    return 2 * common / (len(gold) + len(said))
+
+
+def certainty(
+    examples: Sequence[Example], results: Sequence[Result]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The answer's probability, and whether it matches exactly."""
+    right = [_best(e, r.answer)[0] == 1 for e, r in zip(examples, results, strict=True)]
+    return np.array([r.score for r in results]), np.array(right)
+
+
+def tables(examples: Sequence[Example], results: Sequence[Result]) -> list[report.Table]:
+    both = [(_best(e, r.answer)[1], e, r) for e, r in zip(examples, results, strict=True)]
+    both = [row for row in both if row[0] < 1]
+    both.sort(key=lambda row: (row[0], -row[2].score))
+    rows = (
+        [
+            e.record.line,
+            f1,
+            e.question,
+            " | ".join(t for t, _ in e.answers or ()) or "(none)",
+            r.answer,
+            r.score,
+        ]
+        for f1, e, r in both
+    )
+    return [report.worst(["line", "f1", "question", "gold", "answer", "score"], rows)]

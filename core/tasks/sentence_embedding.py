@@ -1,0 +1,226 @@
+"""sentence-embedding: a text in, a vector out, near those of texts that mean the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from headway.core import figures, report, retrieval
+from headway.core.data import Record
+from headway.core.tasks import Output, Row, Spec, encode
+
+FIGURE = {
+    "score": "spearman",
+    "label": "average_precision",
+    "triplet": "triplet_accuracy",
+    "pair": "mrr_at_10",
+    "query": "ndcg_at_10",
+    "document": "ndcg_at_10",
+}
+"""the figure by which each form of held-out data is judged"""
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pooling: Literal["cls", "mean", "max"] = "mean"
+    """how token vectors become one"""
+    normalize: bool = True
+    """vectors have length 1"""
+    dimensions: list[int] = []
+    """prefixes of the vector that were trained to be useful alone (Kusupati et al. 2022)"""
+    figure: str = "spearman"
+    """what training watched on the held-out data"""
+
+
+@dataclass(frozen=True)
+class Example:
+    texts: tuple[str, ...]
+    """one; or a pair; or anchor, positive, negative"""
+    form: str
+    """what the record is: text, score, label, pair, triplet; of a collection: query, document"""
+    gold: float | str | None
+    id: Any
+    record: Record
+    relevant: dict[str, float] = field(default_factory=dict)
+    """of a query, the relevance of its documents, by id"""
+
+
+@dataclass(frozen=True)
+class Result:
+    embedding: list[float]
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Of a record with several texts."""
+
+    embeddings: list[list[float]]
+    similarities: list[float]
+    """cosine of the first text's vector with each other's"""
+    truncated: bool = False
+
+
+def metric(settings: Settings) -> str:
+    return settings.figure
+
+
+def read(record: Record, labelled: bool) -> Example:
+    i = record.fields.get("id")
+    if "anchor" in record.fields:
+        names = ["anchor", "positive"] + ["negative"] * ("negative" in record.fields)
+        form = "triplet" if len(names) == 3 else "pair"
+        return Example(tuple(record.text(n) for n in names), form, None, i, record)
+    if "text1" not in record.fields:
+        if labelled:
+            raise record.error("missing: wants text1 and text2, or anchor and positive", "text1")
+        return Example((record.text("text"),), "text", None, i, record)
+    texts = (record.text("text1"), record.text("text2"))
+    if not labelled:
+        return Example(texts, "pair", None, i, record)
+    if "label" in record.fields:
+        label = record.fields["label"]
+        gold = str(label) if type(label) is int else record.text("label")
+        return Example(texts, "label", gold, i, record)
+    return Example(texts, "score", record.number("score"), i, record)
+
+
+def read_folder(folder: Path, split: str) -> list[Example]:
+    """A collection. To train: a pair of query and relevant document each; else all documents and queries."""
+    collection = retrieval.read(folder, split)
+    if split == "train":
+        return [
+            Example((query.fields["text"], collection.documents[d].fields["text"]), "pair", None, q, query)
+            for q, query in collection.queries.items()
+            for d in collection.relevant[q]
+        ]
+    documents = [
+        Example((d.fields["text"],), "document", None, i, d) for i, d in collection.documents.items()
+    ]
+    return documents + [
+        Example((q.fields["text"],), "query", None, i, q, collection.relevant[i])
+        for i, q in collection.queries.items()
+    ]
+
+
+def uniform(examples: Sequence[Example]) -> None:
+    """Raise DataError at the first example that is of another form than the first one."""
+    needed = {"score": "score", "label": "label", "triplet": "negative", "pair": "positive"}
+    first = examples[0]
+    for example in examples:
+        if example.form != first.form:
+            missing = needed.get(first.form, "text")
+            if missing in example.record.fields:
+                missing = needed[example.form]
+            raise example.record.error(
+                f"the first record is a {first.form}, this one a {example.form}", missing
+            )
+
+
+def check(example: Example, spec: Spec) -> None:
+    """Any text has a vector."""
+
+
+def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
+    """One a text, in the order of the examples and their texts."""
+    owner = [i for i, e in enumerate(examples) for _ in e.texts]
+    texts = [text for e in examples for text in e.texts]
+    encodings = encode(tokenizer, texts, spec.max_length)
+    return [
+        Row(i, e.ids, e.type_ids, truncated=bool(e.overflowing))
+        for i, e in zip(owner, encodings, strict=True)
+    ]
+
+
+def decode(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec) -> list[Any]:
+    results: list[Any] = []
+    start = 0
+    for example in examples:
+        own = outputs[start : start + len(example.texts)]
+        start += len(own)
+        cut = any(o.row.truncated for o in own)
+        vectors = np.stack([o.logits for o in own])  # (texts, D)
+        if len(own) == 1:
+            results.append(Result(vectors[0].tolist(), cut))
+        else:
+            unit = _unit(vectors.astype(np.float64))
+            results.append(Compared(vectors.tolist(), (unit[1:] @ unit[0]).tolist(), cut))
+    return results
+
+
+def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12))
+
+
+def calibrate(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec) -> Settings:
+    settings: Settings = spec.settings
+    return settings
+
+
+def metrics(examples: Sequence[Example], results: Sequence[Any]) -> dict[str, float]:
+    """By the form of the data: correlations, average precision, triplet accuracy, or figures of retrieval."""
+    form = examples[0].form
+    if form == "score":
+        gold = [float(e.gold or 0) for e in examples]
+        said = [r.similarities[0] for r in results]
+        return {"pearson": figures.pearson(gold, said), "spearman": figures.spearman(gold, said)}
+    if form == "triplet":
+        right = [r.similarities[0] > r.similarities[1] for r in results]
+        return {"triplet_accuracy": float(np.mean(right))}
+    if form == "label":
+        return {"average_precision": _average_precision(examples, results)}
+    if form == "pair":
+        queries = np.array([r.embeddings[0] for r in results])
+        documents = {e.texts[1]: r.embeddings[1] for e, r in zip(examples, results, strict=True)}
+        wanted = [{e.texts[1]: 1.0} for e in examples]
+        return _retrieval(queries, documents, wanted)
+    both = list(zip(examples, results, strict=True))
+    documents = {str(e.id): r.embedding for e, r in both if e.form == "document"}
+    asked = [(e, r) for e, r in both if e.form == "query"]
+    return _retrieval(np.array([r.embedding for _, r in asked]), documents, [e.relevant for e, _ in asked])
+
+
+def _retrieval(
+    queries: NDArray[np.float64], documents: dict[str, list[float]], wanted: Sequence[dict[str, float]]
+) -> dict[str, float]:
+    ids = list(documents)
+    similar = _unit(queries) @ _unit(np.array(list(documents.values()))).T  # (Q, documents)
+    best = np.argsort(-similar, axis=-1, kind="stable")[:, :10]
+    found = [[want.get(ids[d], 0.0) for d in row] for row, want in zip(best, wanted, strict=True)]
+    return figures.mean([figures.ranking(f, list(w.values())) for f, w in zip(found, wanted, strict=True)])
+
+
+def _average_precision(examples: Sequence[Example], results: Sequence[Any]) -> float:
+    order = np.argsort([-r.similarities[0] for r in results], kind="stable")
+    same = np.array([e.gold == "1" for e in examples])[order]
+    precision = np.cumsum(same) / np.arange(1, len(same) + 1)
+    return float(precision[same].mean()) if same.any() else 0.0
+
+
+def certainty(examples: Sequence[Example], results: Sequence[Any]) -> None:
+    return None
+
+
+def tables(examples: Sequence[Example], results: Sequence[Any]) -> list[report.Table]:
+    form = examples[0].form
+    both = list(zip(examples, results, strict=True))
+    if form == "score":
+        gold = [float(e.gold or 0) for e in examples]
+        spread = max(gold) - min(gold) or 1.0
+        error = [(g - min(gold)) / spread - r.similarities[0] for g, r in zip(gold, results, strict=True)]
+        order = np.argsort(-np.abs(error), kind="stable")[: report.WORST]
+        rows = [
+            [both[i][0].record.line, gold[i], both[i][1].similarities[0], *both[i][0].texts] for i in order
+        ]
+        return [report.worst(["line", "gold", "cosine", "text1", "text2"], rows)]
+    if form == "triplet":
+        wrong = [(r.similarities[0] - r.similarities[1], e) for e, r in both]
+        wrong = sorted((w for w in wrong if w[0] <= 0), key=lambda w: w[0])
+        triplets = ([e.record.line, margin, *e.texts] for margin, e in wrong)
+        return [report.worst(["line", "margin", "anchor", "positive", "negative"], triplets)]
+    return []

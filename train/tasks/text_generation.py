@@ -1,0 +1,168 @@
+"""text-generation: a decoder alone; cross-entropy of the next token, in packed blocks or on continuations only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+
+from headway.core.progress import Progress
+from headway.core.tasks import Spec
+from headway.core.tasks import text_generation as task
+from headway.core.tasks.text_generation import Example, Result, Settings
+from headway.train import encoder, scratch
+from headway.train.options import TrainOptions
+from headway.train.tasks.base import Objective, Prepared
+
+OPTIONS = frozenset({"label_smoothing", "max_target_length", "from_scratch"})
+
+
+def describe(
+    examples: Sequence[Example],
+    held_out: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    options: TrainOptions,
+) -> Spec:
+    task.uniform(examples)
+    return Spec([], options.max_length, Settings(max_new_tokens=options.max_target_length))
+
+
+def new_tokenizer(examples: Sequence[Example], options: TrainOptions) -> PreTrainedTokenizerBase:
+    return scratch.tokenizer((e.source + e.target for e in examples), options.max_length, closed=False)
+
+
+def new_model(tokenizer: Any, options: TrainOptions) -> Any:
+    return scratch.decoder(tokenizer, options.max_length)
+
+
+def open(name: str, spec: Spec, options: TrainOptions | None) -> Any:
+    return encoder.pretrained(AutoModelForCausalLM, name, None, options is not None)
+
+
+def prepare(
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    model: Any,
+    spec: Spec,
+    options: TrainOptions,
+) -> Prepared:
+    """Plain texts are joined, each closed by the end token, and cut into blocks; nothing is left out.
+
+    A continuation is a row of its own, its source not judged; what is too long loses the source's beginning.
+    """
+    encoded = [_encode(e, tokenizer) for e in examples]
+    if examples[0].source:
+        rows, cut = [], 0
+        for source, target in encoded:
+            ids, judged, was_cut = _fitted(source, target, spec.max_length)
+            rows.append(_row(ids, judged))
+            cut += was_cut
+        return Prepared(rows, {"cut at the model's longest input": cut} if cut else {})
+    stream = list(chain.from_iterable(target for _, target in encoded))
+    blocks = [stream[i : i + spec.max_length] for i in range(0, len(stream), spec.max_length)]
+    return Prepared([_row(block, len(block)) for block in blocks if len(block) > 1])
+
+
+def _encode(example: Example, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Ids of source and target; the target is closed by the end token."""
+    raw = tokenizer.backend_tokenizer
+    raw.no_truncation()
+    source = raw.encode(example.source, add_special_tokens=False).ids if example.source else []
+    target = raw.encode(example.target, add_special_tokens=False).ids
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return source, [*target, *end]
+
+
+def _fitted(source: list[int], target: list[int], longest: int) -> tuple[list[int], int, bool]:
+    """Ids of both, how many at the end are judged, and whether something was cut."""
+    kept = target[: longest - 1]
+    ids = (source + kept)[-longest:]
+    return ids, len(kept), len(ids) < len(source) + len(target)
+
+
+def _row(ids: list[int], judged: int) -> dict[str, Any]:
+    labels = [encoder.IGNORED] * (len(ids) - judged) + ids[len(ids) - judged :]
+    return {"input_ids": ids, "labels": labels, "length": len(ids)}
+
+
+def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    pad_id = tokenizer.pad_token_id or 0
+
+    def together(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "input_ids": encoder.padded([row["input_ids"] for row in rows], pad_id),
+            "attention_mask": encoder.padded([[1] * len(row["input_ids"]) for row in rows], 0),
+            "labels": encoder.padded([row["labels"] for row in rows], encoder.IGNORED),
+        }
+
+    return together
+
+
+def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
+    def loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        targets = inputs.pop("labels")[:, 1:]
+        return encoder.cross_entropy(
+            model(**inputs).logits[:, :-1], targets.contiguous(), None, options.label_smoothing
+        )
+
+    return loss
+
+
+def infer(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    spec: Spec,
+    progress: Progress,
+) -> list[Result]:
+    """Loss of each text, in blocks that do not overlap; of continuations, without their source."""
+    rows: list[dict[str, Any]] = []
+    owner: list[int] = []
+    cut = [False] * len(examples)
+    for i, example in enumerate(examples):
+        source, target = _encode(example, tokenizer)
+        if source:
+            ids, judged, cut[i] = _fitted(source, target, spec.max_length)
+            own = [_row(ids, judged)]
+        else:
+            blocks = [target[b : b + spec.max_length] for b in range(0, len(target), spec.max_length)]
+            own = [_row(block, len(block)) for block in blocks if len(block) > 1]
+        rows += own
+        owner += [i] * len(own)
+    loss, tokens = (
+        np.bincount(owner, each, len(examples)) for each in _judge(model, tokenizer, rows, progress)
+    )
+    return [
+        Result(float(loss[i]), int(tokens[i]), len(example.target.split()), cut[i])
+        for i, example in enumerate(examples)
+    ]
+
+
+def _judge(
+    model: Any, tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict[str, Any]], progress: Progress
+) -> tuple[Any, Any]:
+    """Sum of the losses and number of judged tokens of each row."""
+    pad = collate(tokenizer)
+    loss, tokens = np.zeros(len(rows)), np.zeros(len(rows))
+    was_training = model.training
+    model.train(False)
+    batches = encoder.batched([row["length"] for row in rows])
+    with torch.inference_mode():
+        for batch in progress(batches, "evaluating", len(batches)):
+            padded = {k: v.to(model.device) for k, v in pad([rows[i] for i in batch]).items()}
+            targets = padded.pop("labels")[:, 1:]
+            logits = model(**padded).logits[:, :-1].float()
+            each = torch.nn.functional.cross_entropy(
+                logits.transpose(1, 2), targets, ignore_index=encoder.IGNORED, reduction="none"
+            )
+            loss[batch] = each.double().sum(-1).cpu().numpy()
+            tokens[batch] = (targets != encoder.IGNORED).sum(-1).cpu().numpy()
+    model.train(was_training)
+    return loss, tokens
+
+
+save = encoder.save

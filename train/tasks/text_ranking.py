@@ -1,0 +1,93 @@
+"""text-ranking: a cross-encoder with one score, binary or listwise loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
+
+from headway.core.errors import UsageError
+from headway.core.progress import Progress
+from headway.core.tasks import Output, Spec
+from headway.core.tasks import text_ranking as task
+from headway.core.tasks.text_ranking import Example, Settings
+from headway.train import encoder, losses
+from headway.train.options import TrainOptions
+from headway.train.tasks.base import Objective, Prepared
+
+OPTIONS = frozenset({"loss"})
+
+
+def describe(
+    examples: Sequence[Example],
+    held_out: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    options: TrainOptions,
+) -> Spec:
+    task.uniform(examples)
+    if options.loss not in ("auto", "binary", "listwise"):
+        raise UsageError("--loss", f"'{options.loss}' is not one of ranking: binary, listwise")
+    if options.loss == "listwise" and len(examples[0].passages) == 1:
+        raise UsageError(
+            "--loss", "listwise wants lists: records with positive and negatives, or a collection"
+        )
+    return Spec([], options.max_length, Settings())
+
+
+def open(name: str, spec: Spec, options: TrainOptions | None) -> Any:
+    return encoder.pretrained(AutoModelForSequenceClassification, name, ["score"], options is not None)
+
+
+def prepare(
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    model: Any,
+    spec: Spec,
+    options: TrainOptions,
+) -> Prepared:
+    """A list is one row of several inputs, so that its passages are in one batch."""
+    rows = task.rows(examples, tokenizer.backend_tokenizer, spec)
+    prepared: list[dict[str, Any]] = [{"list": [], "length": 0} for _ in examples]
+    for row, features in zip(rows, encoder.inputs(rows), strict=True):
+        features["labels"] = (examples[row.example].gold or ())[len(prepared[row.example]["list"])]
+        prepared[row.example]["list"].append(features)
+        prepared[row.example]["length"] = max(prepared[row.example]["length"], features["length"])
+    return Prepared(prepared, encoder.count_cut(rows))
+
+
+def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    pad = encoder.Collator(tokenizer)
+
+    def together(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = pad(list(chain.from_iterable(row["list"] for row in rows)))
+        sizes = torch.tensor([len(row["list"]) for row in rows])
+        return batch | {"lists": torch.repeat_interleave(torch.arange(len(rows)), sizes)}
+
+    return together
+
+
+def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
+    def loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        relevance, lists = inputs.pop("labels").float(), inputs.pop("lists")
+        scores = model(**inputs).logits[:, 0].float()
+        if options.loss == "listwise":
+            return losses.listwise(scores, relevance, lists)
+        return losses.binary(scores, relevance)
+
+    return loss
+
+
+def infer(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    spec: Spec,
+    progress: Progress,
+) -> list[Output]:
+    return encoder.run(model, task.rows(examples, tokenizer.backend_tokenizer, spec), tokenizer, progress)
+
+
+save = encoder.save

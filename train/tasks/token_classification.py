@@ -1,0 +1,93 @@
+"""token-classification: a token head read at each word's first token, cross-entropy."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBase
+
+from headway.core.errors import DataError
+from headway.core.progress import Progress
+from headway.core.tasks import Output, Spec
+from headway.core.tasks import token_classification as task
+from headway.core.tasks.token_classification import Example, Settings
+from headway.train import encoder
+from headway.train.options import TrainOptions
+from headway.train.tasks.base import Objective, Prepared
+
+OPTIONS = frozenset({"class_weights", "label_smoothing", "stride"})
+
+
+def describe(
+    examples: Sequence[Example],
+    held_out: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    options: TrainOptions,
+) -> Spec:
+    counts = Counter(tag for e in examples for tag in e.tags or ())
+    if len(counts) < 2:
+        raise DataError(f"has {len(counts)} tag; training needs two or more", file=str(options.train))
+    scheme = task.scheme_of(list(counts))
+    for example in examples:
+        task.check_scheme(example, scheme)
+    settings = Settings(scheme=scheme, fallback="O" if "O" in counts else counts.most_common(1)[0][0])
+    if options.stride is not None:
+        settings = Settings(scheme=scheme, fallback=settings.fallback, stride=options.stride)
+    return Spec(sorted(counts), options.max_length, settings)
+
+
+def open(name: str, spec: Spec, options: TrainOptions | None) -> Any:
+    return encoder.pretrained(AutoModelForTokenClassification, name, spec.labels, options is not None)
+
+
+def prepare(
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    model: Any,
+    spec: Spec,
+    options: TrainOptions,
+) -> Prepared:
+    rows = task.rows(examples, tokenizer.backend_tokenizer, spec)
+    prepared = encoder.inputs(rows)
+    place = {label: i for i, label in enumerate(spec.labels)}
+    marked: list[set[int]] = [set() for _ in examples]
+    for row, features in zip(rows, prepared, strict=True):
+        targets = [encoder.IGNORED] * len(row.ids)
+        for word, token in row.marks:
+            targets[token] = place[(examples[row.example].tags or ())[word]]
+            marked[row.example].add(word)
+        features["token_labels"] = targets
+    lost = sum(len(e.words) - len(m) for e, m in zip(examples, marked, strict=True))
+    return Prepared(prepared, {"words that the tokenizer makes nothing of": lost} if lost else {})
+
+
+def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    return encoder.Collator(tokenizer)
+
+
+def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
+    weights = None
+    if options.class_weights == "balanced":
+        weights = encoder.balanced([tag for e in examples for tag in e.tags or ()], spec.labels)
+
+    def loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        targets = inputs.pop("labels")
+        return encoder.cross_entropy(model(**inputs).logits, targets, weights, options.label_smoothing)
+
+    return loss
+
+
+def infer(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    spec: Spec,
+    progress: Progress,
+) -> list[Output]:
+    return encoder.run(model, task.rows(examples, tokenizer.backend_tokenizer, spec), tokenizer, progress)
+
+
+save = encoder.save
