@@ -55,13 +55,16 @@ def ranking(relevance: Sequence[float], ideal: Sequence[float], k: int = 10) -> 
     """
     top = np.asarray(relevance[:k], np.float64)
     best = np.sort(np.asarray(ideal, np.float64))[::-1][:k]
-    weights: NDArray[np.float64] = 1 / np.log2(np.arange(2, k + 2))
     first = np.flatnonzero(top > 0)
     return {
         f"recall_at_{k}": float((top > 0).sum() / max(1, len(ideal))),
         f"mrr_at_{k}": 1 / (1 + int(first[0])) if len(first) else 0.0,
-        f"ndcg_at_{k}": float(top @ weights[: len(top)] / max(1e-12, best @ weights[: len(best)])),
+        f"ndcg_at_{k}": _discounted(top) / max(1e-12, _discounted(best)),
     }
+
+
+def _discounted(gains: NDArray[np.float64]) -> float:
+    return float(np.sum(gains / np.log2(np.arange(2, len(gains) + 2))))
 
 
 def mean(figures: Sequence[dict[str, float]]) -> dict[str, float]:

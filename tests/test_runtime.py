@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,11 @@ import pytest
 
 from headway.core import hardware, tasks
 from headway.core.errors import BundleError, InputError, UnavailableError, UsageError
+from headway.core.tasks import text_classification
 from headway.runtime import Pipeline, load, pipeline
 from headway.runtime.tasks import load_decoder
 from headway.runtime.tokenize import Tokenizer
-from tests.tolerance import MODEL, NEIGHBOURS
+from tests.tolerance import MODEL, NEIGHBOURS, TOLERANCE
 
 PRECISIONS = ["fp32", "int8"]
 
@@ -161,9 +161,13 @@ def test_decode_equals_the_plain_one() -> None:
     probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     outputs = {"logits": logits, "probabilities": probabilities}
     cut = np.arange(50) % 3 == 0
-    plain = tasks.load("text-classification").decode(outputs, labels)
+    said = [tasks.Output(tasks.Row(i, [], [], truncated=bool(cut[i])), logits[i]) for i in range(50)]
+    plain = text_classification.decode([], said, tasks.Spec(labels, 128, text_classification.Settings()))
     fast = load_decoder("text-classification")(outputs, cut, labels)
-    assert fast == [replace(r, truncated=bool(c)) for r, c in zip(plain, cut, strict=True)]  # type: ignore[type-var]
+    assert [(r.label, r.truncated) for r in fast] == [(r.label, r.truncated) for r in plain]
+    for one, other in zip(fast, plain, strict=True):
+        assert one.scores == pytest.approx(other.scores, *TOLERANCE["float32"])
+        assert one.score == one.scores[one.label]
 
 
 @pytest.mark.parametrize(("flags", "chosen"), [({"avx2"}, "fp32"), ({"avx512_vnni"}, "int8")])

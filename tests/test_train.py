@@ -18,7 +18,7 @@ from headway.core.errors import CheckpointError, DataError, OutputError, UsageEr
 from headway.core.manifest import Checkpoint
 from headway.core.progress import silent
 from headway.train import checkpoint as opener
-from headway.train import fit
+from headway.train import encoder, fit
 from headway.train.options import TrainOptions
 from tests.conftest import MAX_LENGTH, records, write_jsonl
 from tests.tolerance import TOLERANCE
@@ -138,8 +138,7 @@ def test_nothing_to_resume(options: TrainOptions) -> None:
 
 def test_balanced_class_weights_are_scikit_learns() -> None:
     gold = ["a"] * 7 + ["b"] * 2 + ["c"]
-    examples: Any = [TASK.read(data.Record({"text": "t", "label": g}, "", 1), labelled=True) for g in gold]
-    found = fit._class_weights(TASK, examples, ["a", "b", "c"])
+    found = encoder.balanced(gold, ["a", "b", "c"])
     expected = compute_class_weight("balanced", classes=np.array(["a", "b", "c"]), y=np.array(gold))
     np.testing.assert_allclose(found.numpy(), expected, *TOLERANCE["float32"])
 
@@ -159,18 +158,14 @@ def test_the_best_epoch_is_kept(
 ) -> None:
     figures = iter([0.5, 0.9, 0.1, 0.9])  # three epochs, and the one that was kept again
     seen: list[dict[str, torch.Tensor]] = []
-    write = fit._metrics
+    measure = fit._measure
 
-    def measured(*arguments: Any) -> dict[str, float]:
-        return write(*arguments) | {"accuracy": next(figures)}
+    def measured(task: Any, specifics: Any, model: Any, *rest: Any) -> Any:
+        seen.append({n: w.detach().clone() for n, w in model.state_dict().items()})
+        said, metrics, spec = measure(task, specifics, model, *rest)
+        return said, metrics | {"accuracy": next(figures)}, spec
 
-    class Watch(fit._Trainer):
-        def evaluate(self, *a: Any, **k: Any) -> dict[str, float]:
-            seen.append({n: w.detach().clone() for n, w in self.model.state_dict().items()})
-            return super().evaluate(*a, **k)
-
-    monkeypatch.setattr(fit, "_metrics", measured)
-    monkeypatch.setattr(fit, "_Trainer", Watch)
+    monkeypatch.setattr(fit, "_measure", measured)
     kept = train(replace(options, eval=dev_file))
     assert torch.equal(kept["classifier.weight"], seen[1]["classifier.weight"])
     assert not torch.equal(kept["classifier.weight"], seen[2]["classifier.weight"])
@@ -178,7 +173,14 @@ def test_the_best_epoch_is_kept(
 
 def test_early_stopping(options: TrainOptions, dev_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[float] = []
-    monkeypatch.setattr(fit, "_metrics", lambda *_: {"accuracy": calls.append(0.5) or 0.5})  # type: ignore[func-returns-value]
+    measure = fit._measure
+
+    def measured(*arguments: Any) -> Any:
+        calls.append(0.5)
+        said, metrics, spec = measure(*arguments)
+        return said, metrics | {"accuracy": 0.5}, spec
+
+    monkeypatch.setattr(fit, "_measure", measured)
     train(replace(options, eval=dev_file, epochs=6, patience=1))
     assert len(calls) == 3  # the first, one without improvement, and the one that was kept again
 
@@ -187,9 +189,11 @@ def test_cut_texts_are_counted(options: TrainOptions, pretrained: Path) -> None:
     lengths = [
         len(AutoTokenizer.from_pretrained(pretrained)(r["text"])["input_ids"]) for r in records("train", 64)
     ]
-    report = fit.train("text-classification", replace(options, epochs=1))
-    assert report.truncated == sum(n > 32 for n in lengths) > 0
-    assert report.metrics == {}
+    trained = fit.train("text-classification", replace(options, epochs=1))
+    cut = sum(n > 32 for n in lengths)
+    assert trained.counts == {"cut at the model's longest input": cut}
+    assert cut > 0
+    assert trained.metrics == {}
 
 
 @pytest.mark.parametrize(
@@ -204,6 +208,15 @@ def test_cut_texts_are_counted(options: TrainOptions, pretrained: Path) -> None:
         ({"learning_rate": float("nan")}, "--learning-rate: must be above 0, not nan"),
         ({"warmup": 1.5}, "--warmup: must be between 0 and 1, not 1.5"),
         ({"weight_decay": -0.1}, "--weight-decay: must be between 0 and 1, not -0.1"),
+        ({"accumulate": 33}, "--accumulate: parts 32 examples into 33"),
+        (
+            {"freeze": 1, "lora": 4},
+            "--lora: trains no layer of the body, so that --freeze has none to leave out",
+        ),
+        ({"model": None}, "--model: give a pretrained model, or --from-scratch; one of the two"),
+        ({"from_scratch": "small"}, "--model: give a pretrained model, or --from-scratch; one of the two"),
+        ({"layer_decay": 0.0}, "--layer-decay: must be above 0, not 0.0"),
+        ({"label_smoothing": -0.1}, "--label-smoothing: must be between 0 and 1, not -0.1"),
         ({"output": Path("m")}, "--output: is the folder of --model itself"),
     ],
 )

@@ -11,7 +11,6 @@ from typing import Any
 from datasets import Dataset  # type: ignore[import-untyped]
 from sentence_transformers import (
     SentenceTransformer,
-    SentenceTransformerModelCardData,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
@@ -36,10 +35,7 @@ def run(setting: base.Setting) -> dict[str, float]:
     base.start(setting)
     transformer = Transformer(setting.model, max_seq_length=setting.max_length)
     pooling = Pooling(transformer.get_embedding_dimension(), "mean")
-    card = SentenceTransformerModelCardData(generate_widget_examples=False)
-    model = SentenceTransformer(
-        modules=[transformer, pooling, Normalize()], device="cpu", model_card_data=card
-    )
+    model = SentenceTransformer(modules=[transformer, pooling, Normalize()], device="cpu")
     before = _metrics(model, setting)
     loss, unique = _loss(model, setting)
     base.fit(
