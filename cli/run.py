@@ -11,7 +11,7 @@ import msgspec
 from headway.cli.evaluate import evaluate
 from headway.cli.screen import say
 from headway.cli.train import train
-from headway.core.errors import DataError, UsageError
+from headway.core.errors import DataError
 from headway.train.options import TrainOptions
 
 
@@ -63,7 +63,7 @@ def run(
     if read.evaluate is not None:
         settings = {**read.evaluate} | ({} if test_file is None else {"data": str(test_file)})
         try:
-            chosen = msgspec.convert(settings, _Evaluation)
+            chosen = msgspec.convert(settings, _Evaluation, dec_hook=_path)
         except msgspec.ValidationError as error:
             raise DataError(f"[evaluate]: {error}", file=str(recipe)) from error
         say(f"evaluating on {chosen.data}")
@@ -92,8 +92,13 @@ def _options(path: Path, given: dict[str, Any]) -> TrainOptions:
     if unknown:
         raise DataError(f"[train]: unknown option '{min(unknown)}'", file=str(path))
     try:
-        return msgspec.convert(given, TrainOptions)
+        return msgspec.convert(given, TrainOptions, dec_hook=_path)
     except msgspec.ValidationError as error:
-        if isinstance(error.__cause__, UsageError):
-            raise error.__cause__ from None
         raise DataError(f"[train]: {error}", file=str(path)) from error
+
+
+def _path(kind: type, value: Any) -> Any:
+    """A path in a recipe is a string."""
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError(f"{kind.__name__} from {type(value).__name__}")

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score, log_loss
 
 from headway.core import calibration
+from tests.tolerance import TOLERANCE
 
+CLOSE = TOLERANCE["float32"]
 logits = hnp.arrays(
     np.float64, st.tuples(st.integers(1, 20), st.integers(2, 5)), elements=st.floats(-30, 30, width=32)
 )
@@ -22,12 +24,12 @@ seeds = st.integers(0, 2**32 - 1)
 
 @given(extreme)
 def test_softmax_equals_scipy(x: NDArray[np.float64]) -> None:
-    np.testing.assert_allclose(calibration.softmax(x), scipy.special.softmax(x, axis=-1), rtol=1e-12)
+    np.testing.assert_allclose(calibration.softmax(x), scipy.special.softmax(x, axis=-1), *CLOSE)
 
 
 @given(extreme)
 def test_sigmoid_equals_scipy(x: NDArray[np.float64]) -> None:
-    np.testing.assert_allclose(calibration.sigmoid(x), scipy.special.expit(x), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(calibration.sigmoid(x), scipy.special.expit(x), *CLOSE)
 
 
 def test_impossible_classes_have_no_probability() -> None:
@@ -61,7 +63,7 @@ def test_no_temperature_is_better(x: NDArray[np.float64], seed: int) -> None:
     targets = np.random.default_rng(seed).integers(0, x.shape[1], len(x))
     found = likelihood(x, targets, calibration.fit_temperature(x, targets))
     for other in (1.0, *np.geomspace(0.05, 20, 60)):
-        assert found <= likelihood(x, targets, other) + 1e-9
+        assert found <= likelihood(x, targets, other) + CLOSE[1]
 
 
 @given(logits, seeds)
@@ -76,7 +78,7 @@ def test_no_temperature_of_yes_and_no_is_better(x: NDArray[np.float64], seed: in
 
     found = loss(calibration.fit_temperature_binary(x, targets))
     for other in (1.0, *np.geomspace(0.05, 20, 60)):
-        assert found <= loss(other) + 1e-9
+        assert found <= loss(other) + CLOSE[1]
 
 
 def test_the_loss_is_that_of_scikit_learn() -> None:
@@ -138,7 +140,7 @@ def test_calibration_error_equals_its_definition(pairs: list[tuple[float, bool]]
             expected += len(inside) / len(pairs) * abs(accuracy - confidence)
     confidences, rights = np.array([c for c, _ in pairs]), np.array([r for _, r in pairs])
     found = calibration.expected_calibration_error(confidences, rights, bins)
-    assert found == pytest.approx(expected, abs=1e-12)
+    assert found == pytest.approx(expected, *CLOSE)
 
 
 def test_calibration_error_by_hand() -> None:

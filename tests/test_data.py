@@ -227,3 +227,128 @@ def test_round_trip_csv(texts: list[str]) -> None:
 def test_a_usable_text_has_content_and_is_utf8(text: str) -> None:
     surrogate = any("\ud800" <= c <= "\udfff" for c in text)
     assert (data.text_problem(text) is None) == (bool(text.strip()) and "\0" not in text and not surrogate)
+
+
+@pytest.mark.parametrize("content", ["one\ntwo\n\nthree", " 漢字 😀", "\n", "a\r\nb"])
+def test_plain_text_is_one_record(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "data.txt"
+    path.write_bytes(content.encode())
+    (record,) = data.read(path)
+    assert (dict(record.fields), record.file, record.line) == ({"text": content}, str(path), 1)
+
+
+def test_byte_order_mark_of_plain_text(tmp_path: Path) -> None:
+    (tmp_path / "data.txt").write_bytes(b"\xef\xbb\xbfone\n")
+    (record,) = data.read(tmp_path / "data.txt")
+    assert record.fields["text"] == "one\n"
+
+
+def test_bad_plain_text(tmp_path: Path) -> None:
+    assert refused(tmp_path / "data.txt", b"").problem == "holds no records"
+    error = refused(tmp_path / "data.txt", b"one\ncaf\xe9\n")
+    assert (error.line, error.problem) == (2, "not UTF-8 at byte 3")
+    error = refused(tmp_path / "data.txt", b" \n\t\n")
+    assert (error.line, error.field, error.problem) == (1, "text", "is empty or only white space")
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        (
+            "source=question: {q} context: {c},target=a",
+            {"source": "question: {q} context: {c}", "target": "a"},
+        ),
+        ("source={q}, then {c},target=a", {"source": "{q}, then {c}", "target": "a"}),
+        ("target=a,source=summarize, briefly: {c}", {"target": "a", "source": "summarize, briefly: {c}"}),
+        ("source=x = {c}", {"source": "x = {c}"}),
+        ("text=body,label=topic", {"text": "body", "label": "topic"}),
+        (None, {}),
+        ("", {}),
+    ],
+)
+def test_templates_in_the_option(option: str | None, expected: dict[str, str]) -> None:
+    assert data.parse_columns(option) == expected
+
+
+@pytest.mark.parametrize("option", ["source=", "{q}", "={q}", "source={q},target="])
+def test_malformed_templates(option: str) -> None:
+    with pytest.raises(UsageError, match=r"^--columns: wants name=column"):
+        data.parse_columns(option)
+
+
+def test_templates_are_filled(tmp_path: Path) -> None:
+    rows = [{"q": "who?", "c": "a {q} b", "a": "x"}, {"q": "when?", "c": "\\1 {0}", "a": "y"}]
+    path = write(tmp_path / "data.jsonl", rows)
+    columns = data.parse_columns("source=question: {q}, context: {c} {c},target=a")
+    found = [(r.text("source"), r.text("target"), r.text("q"), r.line) for r in data.read(path, columns)]
+    assert found == [
+        ("question: who?, context: a {q} b a {q} b", "x", "who?", 1),  # what is put in is no template
+        ("question: when?, context: \\1 {0} \\1 {0}", "y", "when?", 2),
+    ]
+
+
+def test_a_template_of_one_field_is_a_text(tmp_path: Path) -> None:
+    path = write(tmp_path / "data.jsonl", [{"q": "who?"}])
+    (record,) = data.read(path, {"source": "{q}"})
+    assert record.text("source") == "who?"
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "problem"),
+    [
+        ('{"q": "x"}', "c", "missing (named by --columns); the record has ['q']"),
+        ('{"q": "x", "c": 5}', "c", "must be a text, not int"),
+        ('{"q": " ", "c": "x"}', "q", "is empty or only white space"),
+    ],
+)
+def test_templates_over_bad_fields(row: str, field: str, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"q": "x", "c": "y"}\n' + row + "\n", encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        list(data.read(path, {"source": "question: {q} context: {c}"}))
+    assert str(caught.value) == f"{path}:2: field '{field}': {problem}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({}, "missing; the record has []"),
+        ({"x": "a"}, "must be a list, not str"),
+        ({"x": None}, "must be a list, not NoneType"),
+        ({"x": ["a"]}, "has 1 entries, fewer than 2"),
+        ({"x": ["a", 5]}, "entry 1 must be a text, not int"),
+        ({"x": [None, "a"]}, "entry 0 must be a text, not NoneType"),
+        ({"x": ["a", "b", "\t"]}, "entry 2 is empty or only white space"),
+        ({"x": ["a", "b\0"]}, "entry 1 holds a NUL byte at character 1"),
+        ({"x": ["\ud800", "b"]}, "entry 0 holds half of a surrogate pair at character 0"),
+    ],
+)
+def test_bad_lists_of_texts(fields: dict[str, object], problem: str) -> None:
+    with pytest.raises(DataError) as caught:
+        data.Record(fields, "a", 3).texts("x", least=2)
+    assert str(caught.value) == f"a:3: field 'x': {problem}"
+
+
+def test_lists() -> None:
+    record = data.Record({"x": ["a", "b"], "empty": [], "mixed": [1, None, "a"]}, "a", 1)
+    assert record.texts("x") == ("a", "b")
+    assert record.texts("empty", least=0) == ()
+    assert record.list("mixed") == [1, None, "a"]
+    with pytest.raises(DataError, match="^a:1: field 'empty': has 0 entries, fewer than 1$"):
+        record.texts("empty")
+
+
+@pytest.mark.parametrize(
+    "value", [True, False, None, "", "x", "1,5", [1], {}, "nan", "inf", float("-inf"), 10**400]
+)
+def test_what_is_no_number(value: object) -> None:
+    with pytest.raises(DataError) as caught:
+        data.Record({"x": value}, "a", 3).number("x")
+    assert str(caught.value) == f"a:3: field 'x': must be a number, not {value!r}"
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**9), 10**9))
+def test_numbers_also_as_texts(value: float) -> None:
+    record = data.Record({"x": value, "text": str(value)}, "a", 1)
+    assert record.number("x") == record.number("text") == value
+    assert isinstance(record.number("x"), float)

@@ -25,7 +25,9 @@ from headway.core.tasks import (
     text_generation,
     token_classification,
 )
+from tests.tolerance import TOLERANCE
 
+CLOSE = TOLERANCE["float32"]
 RECORD = Record({}, "data.jsonl", 1)
 LABELS = ["a", "b", "c", "d", "é 漢"]
 label = st.sampled_from(LABELS)
@@ -90,8 +92,8 @@ def test_correlations_equal_scipy(pairs: list[tuple[float, float]]) -> None:
         [text_classification.Example("text", None, x, None, RECORD) for x in a],
         [text_classification.Score(y) for y in b],
     )
-    assert found["pearson"] == pytest.approx(scipy.stats.pearsonr(a, b).statistic, abs=1e-9)
-    assert found["spearman"] == pytest.approx(scipy.stats.spearmanr(a, b).statistic, abs=1e-9)
+    assert found["pearson"] == pytest.approx(scipy.stats.pearsonr(a, b).statistic, *CLOSE)
+    assert found["spearman"] == pytest.approx(scipy.stats.spearmanr(a, b).statistic, *CLOSE)
 
 
 @given(st.integers(-5, 5), st.lists(number, min_size=1, max_size=20))
@@ -105,7 +107,7 @@ def test_what_does_not_vary_has_no_correlation(same: int, others: list[float]) -
 def test_ndcg_equals_scikit_learn(relevance: list[float], k: int) -> None:
     found = figures.ranking(relevance, [r for r in relevance if r > 0], k)
     falling = -np.arange(len(relevance))
-    assert found[f"ndcg_at_{k}"] == pytest.approx(ndcg_score([relevance], [falling], k=k), abs=1e-12)
+    assert found[f"ndcg_at_{k}"] == pytest.approx(ndcg_score([relevance], [falling], k=k), *CLOSE)
 
 
 @pytest.mark.parametrize(
@@ -358,8 +360,8 @@ def test_similarities_correlate_with_scores_as_in_scipy(pairs: list[tuple[float,
     task = sentence_embedding
     examples = [task.Example(("a", "b"), "score", g, None, RECORD) for g in gold]
     found = task.metrics(examples, compared([[s] for s in said]))
-    assert found["pearson"] == pytest.approx(scipy.stats.pearsonr(gold, said).statistic, abs=1e-9)
-    assert found["spearman"] == pytest.approx(scipy.stats.spearmanr(gold, said).statistic, abs=1e-9)
+    assert found["pearson"] == pytest.approx(scipy.stats.pearsonr(gold, said).statistic, *CLOSE)
+    assert found["spearman"] == pytest.approx(scipy.stats.spearmanr(gold, said).statistic, *CLOSE)
 
 
 def test_triplet_accuracy() -> None:
