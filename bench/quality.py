@@ -366,9 +366,29 @@ def _beside(case: Case, place: Place, model: str, files: tuple[Path, Path]) -> F
     return {}
 
 
+INTRODUCTION = """# Quality of training, beside plain scripts
+
+Written by `python -m headway.bench.quality --data DATA --model DIR --work FOLDER --output docs/quality.md`, where DIR
+is all-MiniLM-L6-v2. Each row is one data set: `headway` trains it through the one loop, `plain script` is what one
+writes with transformers' Trainer or sentence-transformers (`bench/plain/`), with the same texts, initial model, number
+of steps, peak learning rate, schedule and precision. Training sets are the first examples of each file, so few that
+each run takes minutes on two cores; test sets are the first up to 1,377 (see `CASES` in `bench/quality.py`). headway
+chooses its epoch and fits temperature and thresholds on a dev set; the plain script takes its last epoch.
+
+- Shares in percent; perplexities as they are, lower is better. "without" reranking is the embedder's own order of its
+  20 nearest documents; retrieval is over 800 paragraphs.
+- `sequential-sentence-classification`: the plain script classifies each sentence alone.
+- Generation: models made from so little data are weak, and copying the source scores higher where source and target are
+  nearly the same text; what counts is that both loops come to the same. `aeslc` and `fairytaleqa` start from MiniLM on
+  both sides, the others from a small new model. Perplexity "trigrams" is of the same tokens (modified Kneser-Ney).
+- "training" is wall time of headway's training with its evaluations, on two cores that had other work at times.
+"""
+
+
 def table(work: Path) -> str:
-    """All results as one table in Markdown."""
+    """All results as one page in Markdown."""
     lines = [
+        *INTRODUCTION.splitlines(),
         "| data | task | examples × epochs | figure | headway | plain script | beside | training, s |",
         "|---|---|--:|---|--:|--:|---|--:|",
     ]

@@ -34,7 +34,12 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {  # folder -> (parts of head
     "bench": (set(PARTS) - {"cli"}, HEAVY),
     "cli": (set(PARTS), HEAVY),
 }
-NEED_MORE = ("headway.bench.epoch", "headway.bench.quality", "headway.bench.baselines", "headway.bench.plain.")
+NEED_MORE = (
+    "headway.bench.epoch",
+    "headway.bench.quality",
+    "headway.bench.baselines",
+    "headway.bench.plain.",
+)
 """what measures training itself, beside plain scripts"""
 BLOCKED = ["torch", "transformers", "onnx", "onnx_ir", "optimum", "onnxruntime", "pyarrow", "psutil"]
 

@@ -69,7 +69,9 @@ class TrainTask(Protocol):
         """What pads a list of rows into a batch of tensors."""
         ...
 
-    def objective(self, examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
+    def objective(
+        self, examples: Sequence[Example], prepared: Prepared, spec: Spec, options: TrainOptions
+    ) -> Objective:
         """The loss."""
         ...
 

@@ -64,7 +64,9 @@ def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]
     return encoder.Collator(tokenizer)
 
 
-def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
+def objective(
+    examples: Sequence[Example], prepared: Prepared, spec: Spec, options: TrainOptions
+) -> Objective:
     def loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         targets = inputs.pop("labels")  # (B, 2)
         mask = inputs["attention_mask"][:, :, None].bool()

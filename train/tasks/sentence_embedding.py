@@ -150,7 +150,9 @@ def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]
     return together
 
 
-def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
+def objective(
+    examples: Sequence[Example], prepared: Prepared, spec: Spec, options: TrainOptions
+) -> Objective:
     kind, settings = _loss(examples, options), spec.settings
 
     def loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:

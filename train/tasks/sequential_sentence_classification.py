@@ -61,14 +61,18 @@ def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]
     return encoder.Collator(tokenizer)
 
 
-def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
+def objective(
+    examples: Sequence[Example], prepared: Prepared, spec: Spec, options: TrainOptions
+) -> Objective:
     weights = None
     if options.class_weights == "balanced":
         weights = encoder.balanced([label for e in examples for label in e.labels or ()], spec.labels)
 
+    each = encoder.judged(prepared, "token_labels")
+
     def loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         targets = inputs.pop("labels")
-        return encoder.cross_entropy(model(**inputs).logits, targets, weights, options.label_smoothing)
+        return encoder.cross_entropy(model(**inputs).logits, targets, weights, options.label_smoothing, each)
 
     return loss
 

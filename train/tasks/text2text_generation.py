@@ -128,13 +128,17 @@ def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]
     return together
 
 
-def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
+def objective(
+    examples: Sequence[Example], prepared: Prepared, spec: Spec, options: TrainOptions
+) -> Objective:
+    each = encoder.judged(prepared, "labels")
+
     def loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         targets = inputs.pop("labels")
         bare = getattr(model, "module", model)  # without torch's wrapper for several processes
         shifted = bare.prepare_decoder_input_ids_from_labels(labels=targets)
         logits = model(**inputs, decoder_input_ids=shifted).logits
-        return encoder.cross_entropy(logits, targets, None, options.label_smoothing)
+        return encoder.cross_entropy(logits, targets, None, options.label_smoothing, each)
 
     return loss
 

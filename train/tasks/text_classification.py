@@ -95,7 +95,9 @@ def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]
     return encoder.Collator(tokenizer)
 
 
-def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
+def objective(
+    examples: Sequence[Example], prepared: Prepared, spec: Spec, options: TrainOptions
+) -> Objective:
     kind = spec.settings.kind
     weights = None
     if options.class_weights == "balanced":

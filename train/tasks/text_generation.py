@@ -102,11 +102,17 @@ def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]
     return together
 
 
-def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
+def objective(
+    examples: Sequence[Example], prepared: Prepared, spec: Spec, options: TrainOptions
+) -> Objective:
+    each = encoder.judged(prepared, "labels") - (
+        not examples[0].source
+    )  # a block's first token is not judged
+
     def loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         targets = inputs.pop("labels")[:, 1:]
         return encoder.cross_entropy(
-            model(**inputs).logits[:, :-1], targets.contiguous(), None, options.label_smoothing
+            model(**inputs).logits[:, :-1], targets.contiguous(), None, options.label_smoothing, each
         )
 
     return loss

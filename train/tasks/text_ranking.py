@@ -69,7 +69,9 @@ def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]
     return together
 
 
-def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
+def objective(
+    examples: Sequence[Example], prepared: Prepared, spec: Spec, options: TrainOptions
+) -> Objective:
     def loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         relevance, lists = inputs.pop("labels").float(), inputs.pop("lists")
         scores = model(**inputs).logits[:, 0].float()
