@@ -18,7 +18,8 @@ def write_lines(stream: TextIO, examples: Iterable[Example], results: Iterable[R
     """Write a line a result; returns how many texts had been cut."""
     cut = 0
     for example, result in zip(examples, results, strict=True):
-        named = {} if example.id is None else {"id": example.id}
-        stream.write(msgspec.json.encode(named | msgspec.to_builtins(result)).decode() + "\n")
+        line = {"id": example.id} | msgspec.to_builtins(result)
+        known = {name: value for name, value in line.items() if value is not None}
+        stream.write(msgspec.json.encode(known).decode() + "\n")
         cut += result.truncated
     return cut

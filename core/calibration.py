@@ -78,7 +78,8 @@ def _best_threshold(probability: Array, gold: NDArray[np.bool_]) -> float:
     f1[:-1][sure[:-1] == sure[1:]] = -1  # equal probabilities cannot be parted
     best = int(f1.argmax())
     below = sure[best + 1] if best + 1 < len(sure) else 0.0
-    return float((sure[best] + below) / 2)
+    middle = (sure[best] + below) / 2
+    return float(middle if middle > below else sure[best])
 
 
 def _least(loss: Callable[[float], float], low: float = -3.0, high: float = 3.0) -> float:
@@ -91,4 +92,5 @@ def _least(loss: Callable[[float], float], low: float = -3.0, high: float = 3.0)
             b = right
         else:
             a = left
-    return float(np.exp((a + b) / 2))
+    found = float(np.exp((a + b) / 2))
+    return found if loss(found) < loss(1.0) - 1e-9 else 1.0

@@ -37,8 +37,9 @@ def pearson(a: Sequence[float], b: Sequence[float]) -> float:
     """Linear correlation; 0 where one side does not vary."""
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     x, y = x - x.mean(), y - y.mean()
-    size = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / size) if size > 0 else 0.0
+    if min(np.ptp(a), np.ptp(b)) <= 0:
+        return 0.0
+    return float(x @ y / np.sqrt((x @ x) * (y @ y)))
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:

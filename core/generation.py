@@ -40,10 +40,7 @@ def compare(said: Sequence[str], references: Sequence[Sequence[str]]) -> dict[st
         raise UnavailableError(f"'{error.name}', which compares texts,", remedy) from error
     names = ["rouge1", "rouge2", "rougeL"]
     scorer = RougeScorer(names, use_stemmer=True)
-    scores = [
-        max((scorer.score(r, text) for r in refs), key=lambda s: s["rougeL"].fmeasure)
-        for text, refs in zip(said, references, strict=True)
-    ]
+    scores = [scorer.score_multi(refs, text) for text, refs in zip(said, references, strict=True)]
     figures = {name: float(np.mean([s[name].fmeasure for s in scores])) for name in names}
     most = max(len(refs) for refs in references)
     columns: Any = [[refs[i] if i < len(refs) else None for refs in references] for i in range(most)]

@@ -57,7 +57,7 @@ def _by_id(path: Path) -> dict[str, Record]:
 
 
 def candidates(collection: Collection, depth: int) -> dict[str, list[str]]:
-    """Ids of the `depth` documents that BM25 ranks highest for each query, best first."""
+    """Ids of the `depth` documents that BM25 ranks highest for each query, best first; fewer if no word is common."""
     ids, queries = list(collection.documents), list(collection.queries)
     ranked = _bm25(
         [collection.documents[i].fields["text"] for i in ids],
@@ -67,13 +67,17 @@ def candidates(collection: Collection, depth: int) -> dict[str, list[str]]:
     return {query: [ids[d] for d in row] for query, row in zip(queries, ranked, strict=True)}
 
 
-def _bm25(documents: Sequence[str], queries: Sequence[str], depth: int) -> Any:
-    """Places of the best documents, (Q, depth)."""
+def _bm25(documents: Sequence[str], queries: Sequence[str], depth: int) -> list[list[int]]:
+    """Places of the best documents of each query. Every word counts, as stop words are one language's."""
     try:
         import bm25s
     except ImportError as error:
         raise UnavailableError("bm25s, which finds candidates,", "pip install 'headway[train]'") from error
     index = bm25s.BM25()
-    index.index(bm25s.tokenize(list(documents), show_progress=False), show_progress=False)
-    found = bm25s.tokenize(list(queries), show_progress=False)
-    return index.retrieve(found, k=depth, show_progress=False, return_as="documents")
+    words = {"stopwords": [], "token_pattern": r"(?u)\w+", "show_progress": False}
+    index.index(bm25s.tokenize(list(documents), **words), show_progress=False)
+    found, scores = index.retrieve(bm25s.tokenize(list(queries), **words), k=depth, show_progress=False)
+    return [
+        [int(d) for d, s in zip(row, own, strict=True) if s > 0]
+        for row, own in zip(found, scores, strict=True)
+    ]

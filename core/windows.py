@@ -21,7 +21,8 @@ def cut(lengths: Sequence[int], room: int, overlap: float = 0.25) -> list[tuple[
         if end == len(lengths):
             break
         following, shared = end, 0
-        while following - 1 > begin and shared + lengths[following - 1] <= overlap * room:
+        limit = min(overlap * room, room - lengths[end])  # the next window must have room for what is new
+        while following - 1 > begin and shared + lengths[following - 1] <= limit:
             following -= 1
             shared += lengths[following]
         begin = following

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def plain_tags(name: str) -> Rows:
 def questions(name: str) -> Rows:
     rows = []
     found = messages(name)
-    for i, (a, b) in enumerate(zip(found, found[1:], strict=False)):
+    for i, (a, b) in enumerate(pairwise(found)):
         context = f"{a['text']} {b['text']}"
         words = [m for m in re.finditer(r"\w+", context) if len(m[0]) > 3]
         word = words[i % len(words)]

@@ -167,7 +167,7 @@ def test_carriage_returns(tmp_path: Path) -> None:
 
 def test_unknown_kind_of_file(tmp_path: Path) -> None:
     error = refused(tmp_path / "data.xlsx", b"")
-    assert error.problem == "unknown kind of file '.xlsx'; known: .jsonl, .json, .csv, .parquet"
+    assert error.problem == "unknown kind of file '.xlsx'; known: .jsonl, .json, .csv, .parquet, .txt"
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

@@ -795,6 +795,17 @@ def test_an_answer_outside_a_window_is_no_target_there(tokenizers: dict[str, Tok
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_target_is_the_answer_alone(tokenizers: dict[str, Tokenizer], kind: str) -> None:
+    """Not its neighbours, though they touch it."""
+    task = question_answering
+    example = squad("a-b-c d", ("b", 2))
+    (row,) = task.rows([example], tokenizers[kind], spec_of(task, [], 24))
+    begin, end = task.target(example, row)
+    assert begin == end
+    assert row.marks[begin].tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_answer_cut_by_a_window_is_no_target_there(tokenizers: dict[str, Tokenizer], kind: str) -> None:
     task = question_answering
     context = " ".join("abcdefghij" * 4)
@@ -1080,8 +1091,9 @@ def test_an_over_long_sentence_is_cut_and_told(tokenizers: dict[str, Tokenizer])
 
 # --- text-classification
 
+eighths = st.integers(-160, 160).map(lambda i: i / 8)  # far enough apart for softmax to tell
 table = st.integers(1, 6).flatmap(
-    lambda n: st.lists(st.lists(st.floats(-20, 20, width=32), min_size=3, max_size=3), min_size=n, max_size=n)
+    lambda n: st.lists(st.lists(eighths, min_size=3, max_size=3), min_size=n, max_size=n)
 )
 texts_only = [text_classification.Example("t", None, None, None, record())]
 
@@ -1543,6 +1555,13 @@ def test_the_surest_wrong_sentence_is_first() -> None:
     example = task.Example(("s0", "s1", "s2"), ("a", "a", "a"), None, record())
     tables = task.tables([example], [task.Result(["b", "a", "b"], [0.6, 1.0, 0.999])])
     assert table_of(tables, "Worst").rows == [[7, 2, "a", "b (0.999)", "s2"], [7, 0, "a", "b (0.600)", "s0"]]
+
+
+def test_certainty_of_tags() -> None:
+    task = token_classification
+    example = read("token-classification", tokens=["w0", "w1"], tags=["B-x", "O"])
+    confidence, right = task.certainty([example], [task.Result([], ["B-x", "B-x"], [0.9, 0.6])])
+    assert (confidence.tolist(), right.tolist()) == ([0.9, 0.6], [True, False])
 
 
 def test_tables_of_entities() -> None:

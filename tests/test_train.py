@@ -202,7 +202,7 @@ def test_cut_texts_are_counted(options: TrainOptions, pretrained: Path) -> None:
         ({"epochs": 0}, "--epochs: must be at least 1, not 0"),
         ({"batch_size": 0}, "--batch-size: must be at least 1, not 0"),
         ({"patience": 0}, "--patience: must be at least 1, not 0"),
-        ({"max_length": 2}, "--max-length: must be at least 3, not 2"),
+        ({"max_length": 2}, "--max-length: must be at least 8, not 2"),
         ({"seed": -1}, "--seed: must be at least 0, not -1"),
         ({"learning_rate": 0.0}, "--learning-rate: must be above 0, not 0.0"),
         ({"learning_rate": float("nan")}, "--learning-rate: must be above 0, not nan"),

@@ -1,37 +1,67 @@
-"""Which examples make a step: texts of similar length together, steps in random order."""
+"""How the texts of one step go through the model: in parts of similar length, with little padding."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
-from torch.utils.data import Sampler
+from numpy.typing import NDArray
 
-POOL = 50
-"""steps that are sorted together; the more, the less padding, and the more alike the texts of a step"""
+PART_OVERHEAD = 64
+"""what one more part costs, in tokens' worth of time"""
 
 
-class SimilarLengths(Sampler[int]):
-    """Places of the examples, `size` in a row for each step; another order each time, by torch's random state.
+def forward(
+    model: Any,
+    inputs: dict[str, torch.Tensor],
+    read: Callable[[Any], torch.Tensor] = lambda outputs: outputs.logits,
+) -> torch.Tensor:
+    """What the model says to a padded batch: (B, …), or (B, T, …) with zeros where the padding is.
 
-    transformers' own sampler goes from long to short texts within each pool. Where a set is one pool or two, the
-    last steps of an epoch then see short texts alone, which cost 10 points of entity-F1 on wnut17.
+    The texts of a step are drawn at random. To draw texts of similar length together would save as much padding, but
+    makes worse models: it cost 5 points of entity-F1 on wnut17. On a processor the step's texts are parted instead.
     """
+    if (
+        not isinstance(model, torch.nn.Module)
+        or inputs["input_ids"].device.type != "cpu"
+        or _is_shared(model)
+    ):
+        return read(model(**inputs))
+    lengths = inputs["attention_mask"].sum(1)
+    groups = [torch.from_numpy(part) for part in parts(lengths.numpy())]
+    said = []
+    for group in groups:
+        longest = int(lengths[group].max())
+        said.append(read(model(**{name: tensor[group, :longest] for name, tensor in inputs.items()})))
+    if said[0].ndim > 2:
+        whole = inputs["input_ids"].shape[1]
+        said = [torch.nn.functional.pad(s, (0, 0, 0, whole - s.shape[1])) for s in said]
+    return torch.cat(said)[torch.cat(groups).argsort()]
 
-    def __init__(self, lengths: Sequence[int], size: int) -> None:
-        self.lengths, self.size = torch.tensor(lengths), size
 
-    def __len__(self) -> int:
-        return len(self.lengths)
+def _is_shared(model: torch.nn.Module) -> bool:
+    """True under torch's wrapper for several processes, which wants one forward pass a step."""
+    return isinstance(model, torch.nn.parallel.DistributedDataParallel)
 
-    def __iter__(self) -> Iterator[int]:
-        shuffled = torch.randperm(len(self))
-        steps: list[torch.Tensor] = []
-        for pool in torch.split(shuffled, POOL * self.size):
-            by_length = pool[self.lengths[pool].argsort(descending=True, stable=True)]
-            steps += torch.split(by_length, self.size)
-        rest = [steps.pop()] if len(steps[-1]) < self.size else []  # a smaller one can only be the last
-        for step in torch.randperm(len(steps)).tolist():
-            yield from steps[step].tolist()
-        for last in rest:
-            yield from last.tolist()
+
+def parts(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Split B texts so that padded tokens plus `PART_OVERHEAD` a part are least, by dynamic programming.
+
+    Returns the places of each part's texts, longest texts first.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    ordered = lengths[order]
+    cheapest = np.zeros(len(order) + 1)  # cost of the first n texts
+    begins = np.zeros(len(order) + 1, dtype=np.int64)  # where the part that ends with text n begins
+    for n in range(1, len(order) + 1):
+        costs = cheapest[:n] + ordered[:n] * np.arange(n, 0, -1) + PART_OVERHEAD
+        begins[n] = int(costs.argmin())
+        cheapest[n] = costs[begins[n]]
+    found = []
+    end = len(order)
+    while end > 0:
+        found.append(order[begins[end] : end])
+        end = int(begins[end])
+    return found[::-1]

@@ -14,7 +14,6 @@ from transformers import PreTrainedTokenizerBase
 
 from headway.core.progress import Progress
 from headway.core.tasks import Output, Row, Spec
-from headway.train.tasks.base import Prepared
 
 BATCH_TOKENS = 4096
 """padded tokens that go through the model together in evaluation, at most"""
@@ -39,7 +38,7 @@ def pretrained(auto: Any, name: str, labels: Sequence[str] | None, fresh: bool, 
 
 def inputs(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Rows as the collator takes them, without targets yet."""
-    return [{"input_ids": row.ids, "token_type_ids": row.types, "length": len(row.ids)} for row in rows]
+    return [{"input_ids": row.ids, "token_type_ids": row.types} for row in rows]
 
 
 def count_cut(rows: Sequence[Row]) -> dict[str, int]:
@@ -110,33 +109,17 @@ def batched(lengths: Sequence[int], tokens: int = BATCH_TOKENS) -> list[NDArray[
     return batches
 
 
-def judged(prepared: Prepared, field: str) -> float:
-    """Targets that are judged in a row, on average over the training data."""
-    counts = [sum(t != IGNORED for t in row[field]) for row in prepared.rows]
-    return float(sum(counts) / len(counts))
-
-
 def cross_entropy(
-    logits: torch.Tensor,
-    targets: torch.Tensor,
-    weights: torch.Tensor | None,
-    smoothing: float,
-    judged: float | None = None,
+    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None, smoothing: float
 ) -> torch.Tensor:
-    """Mean over the judged targets; logits (…, C), targets (…).
-
-    With `judged`, the average number of targets in a row, the sum is divided by what a batch of so many rows has
-    on average: each target then counts the same, whether the texts of its batch are short or long.
-    """
-    loss = functional.cross_entropy(
+    """Mean over the judged targets; logits (…, C), targets (…)."""
+    return functional.cross_entropy(
         logits.float().flatten(0, -2),
         targets.flatten(),
         weight=None if weights is None else weights.to(logits.device),
         label_smoothing=smoothing,
         ignore_index=IGNORED,
-        reduction="mean" if judged is None else "sum",
     )
-    return loss if judged is None else loss / (judged * len(targets))
 
 
 def balanced(gold: Sequence[str], labels: Sequence[str]) -> torch.Tensor:

@@ -30,7 +30,6 @@ from headway.core.report import Report
 from headway.core.tasks import FIGURES_FALLING, Example, Spec, Task
 from headway.core.threads import budget
 from headway.train import adapt
-from headway.train.batches import SimilarLengths
 from headway.train.checkpoint import open_model, open_tokenizer
 from headway.train.options import TrainOptions
 from headway.train.quiet import quiet
@@ -84,7 +83,7 @@ def train(task_name: str, options: TrainOptions, progress: Progress = silent) ->
     )
     trainer.remove_callback(PrinterCallback)
     trainer.options = options
-    trainer.objective = specifics.objective(examples, prepared, spec, options)
+    trainer.objective = specifics.objective(examples, spec, options)
     trainer.measure = lambda now: _measure(task, specifics, now, tokenizer, held_out, spec)[1]
     _report_steps(trainer, progress)
     with quiet():
@@ -185,7 +184,7 @@ def _arguments(options: TrainOptions, metric: str, work: Path, processes: int) -
 
 
 class _Trainer(Trainer):
-    """transformers' loop with the task's own loss and figures, and batches of similar length."""
+    """transformers' loop with the task's own loss and figures."""
 
     options: TrainOptions
     objective: Objective
@@ -217,11 +216,6 @@ class _Trainer(Trainer):
             self.optimizer = kind(groups, **settings)
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         return optimizer
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> SimilarLengths:
-        together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        rows: Any = self.train_dataset
-        return SimilarLengths([row["length"] for row in rows], together)
 
 
 def _measure(

@@ -46,7 +46,7 @@ class TrainOptions:
     epochs: int = 5
     """passes over the training data, at most"""
     batch_size: int = 32
-    """examples in a step"""
+    """examples in a step; windows, where long ones are read in windows"""
     accumulate: int = 1
     """parts that a step's examples are computed in, one after the other, to save memory"""
     learning_rate: float = 2e-4
@@ -111,7 +111,7 @@ class TrainOptions:
             ("batch_size", 1),
             ("accumulate", 1),
             ("patience", 1),
-            ("max_length", 3),
+            ("max_length", 8),
             ("max_target_length", 2),
             ("beams", 1),
             ("seed", 0),

@@ -77,13 +77,13 @@ def read(record: Record, labelled: bool) -> Example:
 
 def _answers(record: Record, context: str) -> tuple[tuple[str, int], ...]:
     given = record.fields.get("answers")
-    if not isinstance(given, dict) or set(given) < {"text", "answer_start"}:
+    if not isinstance(given, dict) or not given.keys() >= {"text", "answer_start"}:
         raise record.error("must be an object with the lists 'text' and 'answer_start'", "answers")
     texts, starts = given["text"], given["answer_start"]
     if not (isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts)):
         raise record.error("'text' and 'answer_start' must be lists of the same length", "answers")
     for text, start in zip(texts, starts, strict=True):
-        if not isinstance(text, str) or not text or type(start) is not int:
+        if not isinstance(text, str) or not text.strip() or type(start) is not int:
             raise record.error(f"answer {text!r} at {start!r} is not a text and a number", "answers")
         if start < 0 or context[start : start + len(text)] != text:
             found = context[max(0, start) : max(0, start) + len(text)]
@@ -103,16 +103,10 @@ def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     most = spec.max_length // 2
-    questions, cut = [], []
-    for example, encoding in zip(
-        examples,
-        tokenizer.encode_batch([e.question for e in examples], add_special_tokens=False),
-        strict=True,
-    ):
-        cut.append(len(encoding.ids) > most)
-        questions.append(example.question[: encoding.offsets[most - 1][1]] if cut[-1] else example.question)
+    questions = [_shortened(e.question, tokenizer, most) for e in examples]
     stride = min(settings.stride, spec.max_length // 8)
     pairs = [(q, e.context) for q, e in zip(questions, examples, strict=True)]
+    cut = [q != e.question for q, e in zip(questions, examples, strict=True)]
     found = []
     for number, encoding in enumerate(encode(tokenizer, pairs, spec.max_length, stride, "only_second")):
         for window in (encoding, *encoding.overflowing):
@@ -120,6 +114,18 @@ def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
             offsets[[s != 1 for s in window.sequence_ids]] = -1
             found.append(Row(number, window.ids, window.type_ids, offsets, cut[number]))
     return found
+
+
+def _shortened(question: str, tokenizer: Any, most: int) -> str:
+    """As much of a question as has `most` tokens."""
+    encoding = tokenizer.encode(question, add_special_tokens=False)
+    while len(encoding.ids) > most:
+        end = encoding.offsets[most - 1][1]
+        question = question[
+            : min(end, len(question) - 1)
+        ]  # a part may have more tokens than it had in the whole
+        encoding = tokenizer.encode(question, add_special_tokens=False)
+    return question
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,8 @@ def _find(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec) ->
         length = ends[None, :] - starts[:, None]
         for a, b in np.argwhere((length >= 0) & (length < spec.settings.max_answer_tokens)):
             place = _trimmed(examples[i].context, int(marks[starts[a], 0]), int(marks[ends[b], 1]))
+            if place[0] == place[1]:
+                continue  # nothing but white space
             score = float(start[starts[a]] + end[ends[b]])
             if score > spans[i].get(place, -np.inf):
                 spans[i][place] = score
@@ -156,7 +164,7 @@ def _find(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec) ->
 
 
 def _trimmed(context: str, start: int, end: int) -> tuple[int, int]:
-    while start < end - 1 and context[start].isspace():
+    while start < end and context[start].isspace():
         start += 1  # byte-level tokenizers count the space before a word in
     return start, end
 
@@ -199,13 +207,22 @@ def calibrate(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec
             ]
         )
         silent = np.array([float(not e.answers) for e in examples])
-        order = np.argsort(margins, kind="stable")  # threshold after n: the first n speak
-        totals = np.concatenate(([0.0], np.cumsum((spoken - silent)[order])))
-        n = int(totals.argmax())
-        around = np.concatenate(([margins[order[0]] - 1], margins[order], [margins[order[-1]] + 1]))
-        if np.isfinite(around[n : n + 2]).all():
-            changes["threshold"] = float(around[n : n + 2].mean())
+        changes["threshold"] = _best_threshold(margins, spoken - silent)
     return msgspec.structs.replace(settings, **changes)
+
+
+def _best_threshold(margins: NDArray[np.float64], gains: NDArray[np.float64]) -> float:
+    """Where the sum of gains of all that is not above it is largest."""
+    order = np.argsort(margins, kind="stable")
+    ordered = margins[order]
+    totals = np.concatenate(([0.0], np.cumsum(gains[order])))  # of the first n
+    totals[1:-1][ordered[1:] == ordered[:-1]] = -np.inf  # equal margins cannot be parted
+    n = int(totals.argmax())
+    finite = ordered[np.isfinite(ordered)]
+    if n == 0 or not len(finite):
+        return float(finite[0] - 1) if len(finite) else 0.0
+    after = ordered[n] if n < len(ordered) else np.inf
+    return float((ordered[n - 1] + after) / 2) if np.isfinite(after) else float(finite[-1] + 1)
 
 
 def _fit_temperature(examples: Sequence[Example], outputs: Sequence[Output]) -> float:
@@ -223,9 +240,10 @@ def target(example: Example, row: Row) -> tuple[int, int]:
     if not example.answers:
         return 0, 0
     text, start = example.answers[0]
+    start, end = start + len(text) - len(text.lstrip()), start + len(text.rstrip())
     begins, ends = row.marks[:, 0], row.marks[:, 1]
-    touched = np.flatnonzero((begins >= 0) & (ends > start) & (begins < start + len(text)))
-    if len(touched) == 0 or begins[touched[0]] > start or ends[touched[-1]] < start + len(text):
+    touched = np.flatnonzero((begins >= 0) & (ends > start) & (begins < end))
+    if len(touched) == 0 or begins[touched[0]] > start or ends[touched[-1]] < end:
         return 0, 0
     return int(touched[0]), int(touched[-1])
 

@@ -111,8 +111,8 @@ def read_folder(folder: Path, split: str) -> list[Example]:
 def uniform(examples: Sequence[Example]) -> None:
     """Raise DataError at the first example that is of another form than the first one."""
     needed = {"score": "score", "label": "label", "triplet": "negative", "pair": "positive"}
-    first = examples[0]
     for example in examples:
+        first = examples[0]
         if example.form != first.form:
             missing = needed.get(first.form, "text")
             if missing in example.record.fields:
@@ -196,10 +196,12 @@ def _retrieval(
 
 
 def _average_precision(examples: Sequence[Example], results: Sequence[Any]) -> float:
-    order = np.argsort([-r.similarities[0] for r in results], kind="stable")
-    same = np.array([e.gold == "1" for e in examples])[order]
-    precision = np.cumsum(same) / np.arange(1, len(same) + 1)
-    return float(precision[same].mean()) if same.any() else 0.0
+    similar = np.array([r.similarities[0] for r in results])
+    same = np.array([e.gold == "1" for e in examples])
+    order = np.argsort(-similar, kind="stable")
+    precision = np.cumsum(same[order]) / np.arange(1, len(same) + 1)
+    last = np.searchsorted(-similar[order], -similar[same], side="right") - 1  # of what is equally similar
+    return float(precision[last].mean()) if same.any() else 0.0
 
 
 def certainty(examples: Sequence[Example], results: Sequence[Any]) -> None:

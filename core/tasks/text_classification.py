@@ -15,6 +15,8 @@ from headway.core.data import Record
 from headway.core.figures import f1_macro, f1_micro, pearson, spearman
 from headway.core.tasks import Output, Row, Spec, encode
 
+FIELDS = {"single": "label", "multi": "labels", "regression": "score"}
+"""where each kind has its gold answer"""
 OUTPUTS = ("logits", "probabilities")
 """names of the exported graph's outputs, each (B, C) float32"""
 
@@ -98,22 +100,20 @@ def _gold(record: Record) -> str | tuple[str, ...] | float:
 
 def uniform(examples: Sequence[Example]) -> None:
     """Raise DataError at the first example that is of another form than the first one."""
-    fields = {"single": "label", "multi": "labels", "regression": "score"}
     for example in examples:
-        _check_form(example, fields[examples[0].kind], examples[0].pair is not None)
+        _check_form(example, examples[0].kind, examples[0].pair is not None)
 
 
 def check(example: Example, spec: Spec) -> None:
     settings: Settings = spec.settings
-    fields = {"single": "label", "multi": "labels", "regression": "score"}
-    _check_form(example, fields[settings.kind], settings.pair)
+    _check_form(example, settings.kind, settings.pair)
     if settings.kind == "regression":
         check_score(example, settings.score_range)
         return
     for label in [example.gold] if isinstance(example.gold, str) else example.gold:  # type: ignore[union-attr]
         if label not in spec.labels:
             raise example.record.error(
-                f"unknown label '{label}'; known: {', '.join(spec.labels)}", fields[settings.kind]
+                f"unknown label '{label}'; known: {', '.join(spec.labels)}", FIELDS[settings.kind]
             )
 
 
@@ -125,16 +125,19 @@ def check_score(example: Example, allowed: Sequence[float]) -> None:
         )
 
 
-def _check_form(example: Example, field: str, pair: bool) -> None:
+def _check_form(example: Example, kind: str, pair: bool) -> None:
     if (example.pair is not None) != pair:
         raise example.record.error(
             "the other records have " + ("two texts, text1 and text2" if pair else "one text, 'text'"),
             "text" if pair else "text1",
         )
-    if field not in example.record.fields:
-        raise example.record.error(
-            f"missing; the other records have it, this one a {example.kind} gold", field
+    if example.kind != kind:
+        problem = (
+            "missing; the other records have it"
+            if FIELDS[kind] not in example.record.fields
+            else (f"the other records have no '{FIELDS[example.kind]}', which goes before it")
         )
+        raise example.record.error(problem, FIELDS[kind])
 
 
 def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:

@@ -55,8 +55,8 @@ def read(record: Record, labelled: bool) -> Example:
 
 def uniform(examples: Sequence[Example]) -> None:
     """Raise DataError at the first example that is of another form than the first one."""
-    field = "source" if examples[0].source else "text"
     for example in examples:
+        field = "source" if examples[0].source else "text"
         if field not in example.record.fields or bool(example.source) != bool(examples[0].source):
             raise example.record.error("missing; the other records have it", field)
 

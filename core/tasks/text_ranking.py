@@ -96,8 +96,8 @@ def read_folder(folder: Path, split: str) -> list[Example]:
 
 def uniform(examples: Sequence[Example]) -> None:
     """Raise DataError at the first example that is of another form than the first one."""
-    first = "positive" if len(examples[0].passages) > 1 else "passage"
     for example in examples:
+        first = "positive" if len(examples[0].passages) > 1 else "passage"
         if (len(example.passages) > 1) != (first == "positive"):
             raise example.record.error("missing; the other records have it", first)
 
@@ -148,7 +148,7 @@ def metrics(examples: Sequence[Example], results: Sequence[Any]) -> dict[str, fl
         ideal.setdefault(example.query, []).extend(example.ideal)
     return figures.mean(
         [
-            figures.ranking([g for _, g in sorted(own, key=lambda p: -p[0])], ideal[query])
+            figures.ranking([g for _, g in sorted(own, key=lambda p: (-p[0], p[1]))], ideal[query])
             for query, own in scores.items()
             if ideal[query]
         ]

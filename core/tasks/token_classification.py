@@ -86,18 +86,18 @@ def read(record: Record, labelled: bool) -> Example:
 
 def scheme_of(tags: Sequence[str]) -> Literal["bio", "bioes", "plain"]:
     """The scheme that a set of tags is written in."""
-    if not all(tag == "O" or re.match(r"[BIES]-.", tag) for tag in tags) or set(tags) <= {"O"}:
+    if not all(tag == "O" or re.match(r"[BIES]-.", tag) for tag in tags):
         return "plain"
     return "bioes" if any(tag[:2] in ("E-", "S-") for tag in tags) else "bio"
 
 
 def check(example: Example, spec: Spec) -> None:
+    check_scheme(example, spec.settings.scheme)
     for place, tag in enumerate(example.tags or ()):
         if tag not in spec.labels:
             raise example.record.error(
                 f"entry {place} is the unknown tag '{tag}'; known: {', '.join(spec.labels)}", "tags"
             )
-    check_scheme(example, spec.settings.scheme)
 
 
 def check_scheme(example: Example, scheme: str) -> None:

@@ -26,7 +26,6 @@ class Prepared:
     """Training data as the collator takes it."""
 
     rows: list[dict[str, Any]]
-    """each with its "length" in tokens, by which batches are grouped"""
     counts: dict[str, int] = field(default_factory=dict)
     """what was cut or left out by rule, by reason"""
 
@@ -69,9 +68,7 @@ class TrainTask(Protocol):
         """What pads a list of rows into a batch of tensors."""
         ...
 
-    def objective(
-        self, examples: Sequence[Example], prepared: Prepared, spec: Spec, options: TrainOptions
-    ) -> Objective:
+    def objective(self, examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
         """The loss."""
         ...
 

@@ -14,11 +14,12 @@ from headway.core.tasks import Output, Spec
 from headway.core.tasks import question_answering as task
 from headway.core.tasks.question_answering import Example, Settings
 from headway.train import encoder
+from headway.train.batches import forward
 from headway.train.options import TrainOptions
 from headway.train.tasks.base import Objective, Prepared
 
 OPTIONS = frozenset({"stride"})
-SHORTEST = 16
+SHORTEST = 32
 """tokens that a question and a part of its context need"""
 
 
@@ -64,13 +65,11 @@ def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]
     return encoder.Collator(tokenizer)
 
 
-def objective(
-    examples: Sequence[Example], prepared: Prepared, spec: Spec, options: TrainOptions
-) -> Objective:
+def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
     def loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         targets = inputs.pop("labels")  # (B, 2)
         mask = inputs["attention_mask"][:, :, None].bool()
-        logits = _both(model(**inputs)).float().masked_fill(~mask, -1e30)  # (B, T, 2)
+        logits = forward(model, inputs, _both).float().masked_fill(~mask, -1e30)  # (B, T, 2)
         return torch.nn.functional.cross_entropy(logits, targets)
 
     return loss

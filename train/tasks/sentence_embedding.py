@@ -19,6 +19,7 @@ from headway.core.tasks import Output, Spec
 from headway.core.tasks import sentence_embedding as task
 from headway.core.tasks.sentence_embedding import FIGURE, Example, Settings
 from headway.train import encoder, losses
+from headway.train.batches import forward
 from headway.train.heads import Pooled
 from headway.train.options import TrainOptions, numbers
 from headway.train.tasks.base import Objective, Prepared
@@ -40,6 +41,7 @@ def describe(
     options: TrainOptions,
 ) -> Spec:
     task.uniform(examples)
+    task.uniform([e for e in held_out if e.form not in ("document", "query")])
     form, asked = examples[0].form, options.loss
     if form not in LOSSES:
         raise DataError("has single texts; training wants pairs or triplets", file=str(options.train))
@@ -91,13 +93,9 @@ def prepare(
     if options.hard_negatives:
         examples = mine(model, tokenizer, examples, spec, options.hard_negatives)
     rows = task.rows(examples, tokenizer.backend_tokenizer, spec)
-    prepared: list[dict[str, Any]] = [
-        {"texts": [], "positive": hash_of(e.texts[1]), "length": 0} for e in examples
-    ]
+    prepared: list[dict[str, Any]] = [{"texts": [], "positive": hash_of(e.texts[1])} for e in examples]
     for row, features in zip(rows, encoder.inputs(rows), strict=True):
-        own = prepared[row.example]
-        own["texts"].append(features)
-        own["length"] = max(own["length"], features["length"])
+        prepared[row.example]["texts"].append(features)
     if examples[0].form == "score":
         scores = np.array([e.gold for e in examples], dtype=np.float64)
         low, high = scores.min(), scores.max()
@@ -150,14 +148,12 @@ def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]
     return together
 
 
-def objective(
-    examples: Sequence[Example], prepared: Prepared, spec: Spec, options: TrainOptions
-) -> Objective:
+def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
     kind, settings = _loss(examples, options), spec.settings
 
     def loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         positive, target = inputs.pop("positive"), inputs.pop("target", None)
-        vectors = model(**inputs).logits  # (K · B, D)
+        vectors = forward(model, inputs)  # (K · B, D)
         if kind == "softmax":
             u, v = vectors.view(2, len(positive), -1)
             pairs = getattr(model, "module", model).pairs
@@ -165,7 +161,7 @@ def objective(
         sizes = [vectors.shape[-1], *settings.dimensions]
         return torch.stack(
             [
-                _compared(kind, vectors[:, :d].unflatten(0, (-1, len(positive))), positive, target)
+                _compared(kind, vectors[:, :d].reshape(-1, len(positive), d), positive, target)
                 for d in sizes
             ]
         ).mean()

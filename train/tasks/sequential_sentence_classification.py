@@ -14,6 +14,7 @@ from headway.core.tasks import Output, Spec
 from headway.core.tasks import sequential_sentence_classification as task
 from headway.core.tasks.sequential_sentence_classification import Example, Settings
 from headway.train import encoder
+from headway.train.batches import forward
 from headway.train.options import TrainOptions
 from headway.train.tasks.base import Objective, Prepared
 
@@ -61,18 +62,14 @@ def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]
     return encoder.Collator(tokenizer)
 
 
-def objective(
-    examples: Sequence[Example], prepared: Prepared, spec: Spec, options: TrainOptions
-) -> Objective:
+def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
     weights = None
     if options.class_weights == "balanced":
         weights = encoder.balanced([label for e in examples for label in e.labels or ()], spec.labels)
 
-    each = encoder.judged(prepared, "token_labels")
-
     def loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         targets = inputs.pop("labels")
-        return encoder.cross_entropy(model(**inputs).logits, targets, weights, options.label_smoothing, each)
+        return encoder.cross_entropy(forward(model, inputs), targets, weights, options.label_smoothing)
 
     return loss
 

@@ -93,7 +93,6 @@ def prepare(
         if len(target) > spec.settings.max_new_tokens:
             target, shortened = [*target[: spec.settings.max_new_tokens - 1], end], shortened + 1
         row["labels"] = target
-        row["length"] = len(row["input_ids"]) + len(target)
     counts = {
         "sources cut at the model's longest input": cut,
         "targets cut at --max-target-length": shortened,
@@ -107,7 +106,7 @@ def _sources(
     sources = [e.source for e in examples]
     encoded = tokenizer(sources, truncation=True, max_length=spec.max_length)
     whole = tokenizer(sources, verbose=False)["input_ids"]
-    rows = [{"input_ids": ids, "length": len(ids)} for ids in encoded["input_ids"]]
+    rows: list[dict[str, Any]] = [{"input_ids": ids} for ids in encoded["input_ids"]]
     for row, full in zip(rows, whole, strict=True):
         row["truncated"] = len(full) > spec.max_length
     return rows, sum(row["truncated"] for row in rows)
@@ -128,17 +127,13 @@ def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]
     return together
 
 
-def objective(
-    examples: Sequence[Example], prepared: Prepared, spec: Spec, options: TrainOptions
-) -> Objective:
-    each = encoder.judged(prepared, "labels")
-
+def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
     def loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         targets = inputs.pop("labels")
         bare = getattr(model, "module", model)  # without torch's wrapper for several processes
         shifted = bare.prepare_decoder_input_ids_from_labels(labels=targets)
         logits = model(**inputs, decoder_input_ids=shifted).logits
-        return encoder.cross_entropy(logits, targets, None, options.label_smoothing, each)
+        return encoder.cross_entropy(logits, targets, None, options.label_smoothing)
 
     return loss
 
@@ -157,7 +152,9 @@ def infer(
     results: list[Result | None] = [None] * len(rows)
     was_training = model.training
     model.train(False)
-    batches = encoder.batched([row["length"] for row in rows], encoder.BATCH_TOKENS // settings.num_beams)
+    batches = encoder.batched(
+        [len(row["input_ids"]) for row in rows], encoder.BATCH_TOKENS // settings.num_beams
+    )
     with torch.inference_mode():
         for batch in progress(batches, "generating", len(batches)):
             padded = {k: v.to(model.device) for k, v in pad([rows[i] for i in batch]).items()}

@@ -15,6 +15,7 @@ from headway.core.tasks import Output, Spec
 from headway.core.tasks import text_classification as task
 from headway.core.tasks.text_classification import Example, Settings
 from headway.train import encoder
+from headway.train.batches import forward
 from headway.train.heads import Pooled
 from headway.train.options import TrainOptions, numbers
 from headway.train.tasks.base import Objective, Prepared
@@ -95,9 +96,7 @@ def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]
     return encoder.Collator(tokenizer)
 
 
-def objective(
-    examples: Sequence[Example], prepared: Prepared, spec: Spec, options: TrainOptions
-) -> Objective:
+def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
     kind = spec.settings.kind
     weights = None
     if options.class_weights == "balanced":
@@ -105,7 +104,7 @@ def objective(
 
     def loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         targets = inputs.pop("labels")
-        logits = model(**inputs).logits.float()
+        logits = forward(model, inputs).float()
         if kind == "single":
             return encoder.cross_entropy(logits, targets, weights, options.label_smoothing)
         if kind == "multi":

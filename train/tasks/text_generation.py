@@ -28,6 +28,7 @@ def describe(
     options: TrainOptions,
 ) -> Spec:
     task.uniform(examples)
+    task.uniform(held_out)
     return Spec([], options.max_length, Settings(max_new_tokens=options.max_target_length))
 
 
@@ -86,7 +87,7 @@ def _fitted(source: list[int], target: list[int], longest: int) -> tuple[list[in
 
 def _row(ids: list[int], judged: int) -> dict[str, Any]:
     labels = [encoder.IGNORED] * (len(ids) - judged) + ids[len(ids) - judged :]
-    return {"input_ids": ids, "labels": labels, "length": len(ids)}
+    return {"input_ids": ids, "labels": labels}
 
 
 def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
@@ -102,18 +103,10 @@ def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]
     return together
 
 
-def objective(
-    examples: Sequence[Example], prepared: Prepared, spec: Spec, options: TrainOptions
-) -> Objective:
-    each = encoder.judged(prepared, "labels") - (
-        not examples[0].source
-    )  # a block's first token is not judged
-
+def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
     def loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        targets = inputs.pop("labels")[:, 1:]
-        return encoder.cross_entropy(
-            model(**inputs).logits[:, :-1], targets.contiguous(), None, options.label_smoothing, each
-        )
+        targets = inputs.pop("labels")[:, 1:].contiguous()
+        return encoder.cross_entropy(model(**inputs).logits[:, :-1], targets, None, options.label_smoothing)
 
     return loss
 
@@ -156,7 +149,7 @@ def _judge(
     loss, tokens = np.zeros(len(rows)), np.zeros(len(rows))
     was_training = model.training
     model.train(False)
-    batches = encoder.batched([row["length"] for row in rows])
+    batches = encoder.batched([len(row["input_ids"]) for row in rows])
     with torch.inference_mode():
         for batch in progress(batches, "evaluating", len(batches)):
             padded = {k: v.to(model.device) for k, v in pad([rows[i] for i in batch]).items()}

@@ -15,6 +15,7 @@ from headway.core.tasks import Output, Spec
 from headway.core.tasks import text_ranking as task
 from headway.core.tasks.text_ranking import Example, Settings
 from headway.train import encoder, losses
+from headway.train.batches import forward
 from headway.train.options import TrainOptions
 from headway.train.tasks.base import Objective, Prepared
 
@@ -28,6 +29,7 @@ def describe(
     options: TrainOptions,
 ) -> Spec:
     task.uniform(examples)
+    task.uniform(held_out)
     if options.loss not in ("auto", "binary", "listwise"):
         raise UsageError("--loss", f"'{options.loss}' is not one of ranking: binary, listwise")
     if options.loss == "listwise" and len(examples[0].passages) == 1:
@@ -50,11 +52,10 @@ def prepare(
 ) -> Prepared:
     """A list is one row of several inputs, so that its passages are in one batch."""
     rows = task.rows(examples, tokenizer.backend_tokenizer, spec)
-    prepared: list[dict[str, Any]] = [{"list": [], "length": 0} for _ in examples]
+    prepared: list[dict[str, Any]] = [{"list": []} for _ in examples]
     for row, features in zip(rows, encoder.inputs(rows), strict=True):
         features["labels"] = (examples[row.example].gold or ())[len(prepared[row.example]["list"])]
         prepared[row.example]["list"].append(features)
-        prepared[row.example]["length"] = max(prepared[row.example]["length"], features["length"])
     return Prepared(prepared, encoder.count_cut(rows))
 
 
@@ -69,12 +70,10 @@ def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]
     return together
 
 
-def objective(
-    examples: Sequence[Example], prepared: Prepared, spec: Spec, options: TrainOptions
-) -> Objective:
+def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
     def loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         relevance, lists = inputs.pop("labels").float(), inputs.pop("lists")
-        scores = model(**inputs).logits[:, 0].float()
+        scores = forward(model, inputs)[:, 0].float()
         if options.loss == "listwise":
             return losses.listwise(scores, relevance, lists)
         return losses.binary(scores, relevance)

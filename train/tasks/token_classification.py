@@ -15,6 +15,7 @@ from headway.core.tasks import Output, Spec
 from headway.core.tasks import token_classification as task
 from headway.core.tasks.token_classification import Example, Settings
 from headway.train import encoder
+from headway.train.batches import forward
 from headway.train.options import TrainOptions
 from headway.train.tasks.base import Objective, Prepared
 
@@ -68,18 +69,14 @@ def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]
     return encoder.Collator(tokenizer)
 
 
-def objective(
-    examples: Sequence[Example], prepared: Prepared, spec: Spec, options: TrainOptions
-) -> Objective:
+def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
     weights = None
     if options.class_weights == "balanced":
         weights = encoder.balanced([tag for e in examples for tag in e.tags or ()], spec.labels)
 
-    each = encoder.judged(prepared, "token_labels")
-
     def loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         targets = inputs.pop("labels")
-        return encoder.cross_entropy(model(**inputs).logits, targets, weights, options.label_smoothing, each)
+        return encoder.cross_entropy(forward(model, inputs), targets, weights, options.label_smoothing)
 
     return loss
 
