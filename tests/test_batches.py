@@ -1,68 +1,71 @@
-"""Steps of texts of similar length, in random order."""
+"""The parts of a step: little padding, and the same answers as the whole."""
+
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
 
-from headway.train import encoder
-from headway.train.batches import POOL, SimilarLengths
-from headway.train.tasks.base import Prepared
-from tests.tolerance import TOLERANCE
+from headway.train import batches
+from headway.train.batches import PART_OVERHEAD, forward, parts
+from tests.tolerance import MODEL
 
-
-@given(st.lists(st.integers(1, 500), min_size=1, max_size=400), st.integers(1, 9))
-def test_each_example_once_and_the_smaller_step_last(lengths: list[int], size: int) -> None:
-    sampler = SimilarLengths(lengths, size)
-    order = list(sampler)
-    assert sorted(order) == list(range(len(lengths)))
-    assert len(sampler) == len(lengths)
-
-
-@given(st.integers(0, 2**31))
-def test_steps_are_alike_in_length_and_in_no_order_of_length(seed: int) -> None:
-    torch.manual_seed(seed)
-    lengths = np.random.default_rng(seed).integers(1, 500, 40 * 8)
-    assert POOL >= 40
-    steps = lengths[list(SimilarLengths(lengths.tolist(), 8))].reshape(40, 8)
-    by_length = np.sort(lengths)[::-1].reshape(40, 8)
-    assert sorted(sorted(s) for s in steps.tolist()) == sorted(sorted(s) for s in by_length.tolist())
-    place = [int(np.argmax((np.sort(by_length) == np.sort(step)).all(1))) for step in steps]
-    assert abs(np.corrcoef(place, np.arange(40))[0, 1]) < 0.9
+lengths = st.lists(st.integers(1, 500), min_size=1, max_size=9)
 
 
-def test_the_random_state_makes_the_order() -> None:
-    sampler = SimilarLengths(list(range(100)), 8)
-    orders = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        orders.append(list(sampler))
-    assert orders[0] == orders[1] != orders[2]
+def cost(found: list[Any]) -> int:
+    return sum(len(part) * int(max(part)) + PART_OVERHEAD for part in found)
 
 
-def test_each_target_counts_the_same_in_short_and_long_texts() -> None:
-    """The sum over batches of their losses does not depend on which rows are together."""
-    generator = torch.Generator().manual_seed(0)
-    lengths = [2, 3, 9, 10]
-    rows = [torch.randint(0, 5, (n,), generator=generator).tolist() for n in lengths]
-    logits = torch.randn(4, 10, 5, generator=generator)
-    each = encoder.judged(Prepared([{"labels": row} for row in rows]), "labels")
-    assert each == sum(lengths) / 4
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=60))
+def test_each_text_is_in_one_part_and_the_longest_part_is_first(found: list[int]) -> None:
+    array = np.array(found)
+    places = parts(array)
+    assert sorted(np.concatenate(places).tolist()) == list(range(len(found)))
+    assert all(array[a].min() >= array[b].max() for a, b in pairwise(places))
 
-    def total(batches: list[list[int]]) -> float:
-        return sum(
-            float(
-                encoder.cross_entropy(
-                    logits[b], encoder.padded([*(rows[i] for i in b), [0] * 10], -100)[:-1], None, 0.0, each
-                )
-            )
-            for b in batches
-        )
 
-    plain = [
-        torch.nn.functional.cross_entropy(logits[i, : lengths[i]], torch.tensor(rows[i]), reduction="sum")
-        for i in range(4)
+@given(lengths)
+def test_no_other_parts_cost_less(found: list[int]) -> None:
+    array = np.array(found)
+    ordered = sorted(found, reverse=True)
+    every = [
+        [ordered[i:j] for i, j in pairwise((0, *cuts, len(found)))]
+        for n in range(len(found))
+        for cuts in combinations(range(1, len(found)), n)
     ]
-    wanted = float(sum(plain)) / sum(lengths) * 2  # two batches of half the rows each
-    for batches in ([[0, 1], [2, 3]], [[0, 2], [1, 3]]):
-        np.testing.assert_allclose(total(batches), wanted, *TOLERANCE["float32"])
+    assert cost([array[p] for p in parts(array)]) == min(map(cost, every))
+
+
+@pytest.mark.parametrize(
+    ("auto", "read"),
+    [
+        (AutoModelForSequenceClassification, lambda o: o.logits),
+        (AutoModelForTokenClassification, lambda o: o.logits),
+        (AutoModelForQuestionAnswering, lambda o: torch.stack([o.start_logits, o.end_logits], -1)),
+    ],
+)
+def test_parts_answer_as_the_whole(
+    auto: Any, read: Any, pretrained: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "PART_OVERHEAD", 1)  # as many parts as there are lengths
+    model = auto.from_pretrained(pretrained).eval()
+    tokenizer = AutoTokenizer.from_pretrained(pretrained)
+    inputs = dict(tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt"))
+    assert len(parts(inputs["attention_mask"].sum(1).numpy())) > 5
+    found, whole = forward(model, inputs, read), read(model(**inputs))
+    assert found.shape == whole.shape
+    present = inputs["attention_mask"].bool() if whole.ndim == 3 else torch.ones(len(texts), dtype=torch.bool)
+    np.testing.assert_allclose(found[present].detach(), whole[present].detach(), *MODEL["fp32"])
+    found[present].square().sum().backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None for n, p in model.named_parameters() if "layer" in n)

@@ -166,6 +166,8 @@ def _find(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec) ->
 def _trimmed(context: str, start: int, end: int) -> tuple[int, int]:
     while start < end and context[start].isspace():
         start += 1  # byte-level tokenizers count the space before a word in
+    while start < end and context[end - 1].isspace():
+        end -= 1
     return start, end
 
 

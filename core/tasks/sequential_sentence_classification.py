@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -19,7 +19,9 @@ from headway.core.tasks import Output, Row, Spec
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     separator: str = "[SEP]"
-    """token after each sentence; its vector is classified (Cohan et al. 2019)"""
+    """token after each sentence"""
+    pooling: Literal["separator", "mean"] = "separator"
+    """what is classified: the vector of the separator after a sentence (Cohan et al. 2019), or the mean of its tokens'"""
     opening: str | None = "[CLS]"
     """token before the first sentence"""
     overlap: float = 0.25
@@ -67,7 +69,7 @@ def check(example: Example, spec: Spec) -> None:
 
 
 def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
-    """Windows of whole sentences; `marks` are (sentence, place of its separator) in each."""
+    """Windows of whole sentences; `marks` are (sentence, its first token, its separator) in each."""
     settings: Settings = spec.settings
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -83,15 +85,15 @@ def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
         too_long = [len(sentence) >= room for sentence in ids]
         for begin, end in windows.cut([len(p) for p in pieces], room, settings.overlap):
             window = opening + [token for piece in pieces[begin:end] for token in piece]
-            places = len(opening) - 1 + np.cumsum([len(p) for p in pieces[begin:end]])
-            marks = list(zip(range(begin, end), places.tolist(), strict=True))
+            places = (len(opening) + np.cumsum([0, *(len(p) for p in pieces[begin:end])])).tolist()
+            marks = [(begin + i, first, after - 1) for i, (first, after) in enumerate(pairwise(places))]
             found.append(Row(number, window, [0] * len(window), marks, any(too_long[begin:end])))
     return found
 
 
 def decode(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec) -> list[Result]:
     results = []
-    for _, logits, cut in _merged(examples, outputs):
+    for _, logits, cut in _merged(examples, outputs, spec):
         chances = calibration.softmax(logits / spec.settings.temperature)  # (S, C)
         best = chances.argmax(-1)
         results.append(Result([spec.labels[c] for c in best], chances.max(-1).tolist(), cut))
@@ -99,7 +101,7 @@ def decode(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec) -
 
 
 def _merged(
-    examples: Sequence[Example], outputs: Sequence[Output]
+    examples: Sequence[Example], outputs: Sequence[Output], spec: Spec
 ) -> list[tuple[Example, NDArray[np.float32], bool]]:
     """Each document with its sentences' logits (S, C), each from the window that saw most around it."""
     parts: list[list[Output]] = [[] for _ in examples]
@@ -108,17 +110,18 @@ def _merged(
     merged = []
     for example, own in zip(examples, parts, strict=True):
         logits = np.empty((len(example.sentences), own[0].logits.shape[-1]), np.float32)
-        owned = windows.owners([[s for s, _ in o.row.marks] for o in own])
+        owned = windows.owners([[s for s, _, _ in o.row.marks] for o in own])
         for output, mine in zip(own, owned, strict=True):
-            for sentence, place in output.row.marks:
+            for sentence, first, last in output.row.marks:
                 if sentence in mine:
-                    logits[sentence] = output.logits[place]
+                    begin = first if spec.settings.pooling == "mean" else last
+                    logits[sentence] = output.logits[begin : last + 1].mean(0)  # the head is linear
         merged.append((example, logits, any(o.row.truncated for o in own)))
     return merged
 
 
 def calibrate(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec) -> Settings:
-    logits = np.concatenate([part for _, part, _ in _merged(examples, outputs)])
+    logits = np.concatenate([part for _, part, _ in _merged(examples, outputs, spec)])
     gold = np.array([spec.labels.index(label) for e in examples for label in e.labels or ()])
     settings: Settings = msgspec.structs.replace(
         spec.settings, temperature=calibration.fit_temperature(logits, gold)

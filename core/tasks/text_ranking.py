@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,10 @@ def read_folder(folder: Path, split: str) -> list[Example]:
             passages = tuple(texts[d] for d in found[q])
             examples.append(Example(query.fields["text"], passages, gold, ideal, q, query))
             continue
-        others = [d for d in found[q] if d not in relevant][:NEGATIVES]
+        chance = random.Random(q).sample(
+            list(texts), min(len(texts), 4 * NEGATIVES)
+        )  # where BM25 finds too few
+        others = [d for d in dict.fromkeys([*found[q], *chance]) if d not in relevant][:NEGATIVES]
         for document in relevant:
             passages = (texts[document], *(texts[d] for d in others))
             gold = (1.0,) + (0.0,) * len(others)

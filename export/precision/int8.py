@@ -2,7 +2,8 @@
 
 A scale per token keeps a text's result independent of its neighbours in the batch, which one scale for the
 whole batch (`DynamicQuantizeLinear`) does not. Activations are uint8 around 128, the form that VNNI multiplies;
-weights are int8 with one scale per output channel. Embedding tables are int8 with one scale per row.
+weights are int8 within ±64 with one scale per output channel, so that the sums are exact on every processor.
+Embedding tables are int8 with one scale per row.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ ABOUT = "8-bit products, one activation scale per token (no calibration data, in
 
 ZERO = np.array(128, np.uint8)
 LARGEST = 127
+LARGEST_WEIGHT = 64
+"""so that two products fit 16 bits, 2 * 255 * 64 < 2**15: processors without VNNI sum pairs of them so, and saturate"""
 LEAST_SCALE = np.array(1e-20, np.float32)
 """for a token that is all zeros"""
 SMALLEST_TABLE = 1 << 20
@@ -46,7 +49,7 @@ def _matmul(writer: Writer, node: ir.Node, weight: NDArray[Any], quantized: dict
     if x not in quantized:
         quantized[x] = _per_token(writer, node, x, weight.shape[0])
     x8, x_scale = quantized[x]
-    w8, w_scale = _rounded(weight, axis=0)
+    w8, w_scale = _rounded(weight, axis=0, largest=LARGEST_WEIGHT)
     constant = str(node.inputs[1].name)  # type: ignore[union-attr]
     sums = writer.node(
         node,
@@ -77,7 +80,7 @@ def _per_token(writer: Writer, node: ir.Node, x: ir.Value, width: int) -> tuple[
 
 def _embedding(writer: Writer, node: ir.Node, table: NDArray[Any]) -> None:
     """Rows are looked up in int8 and scaled afterwards."""
-    rows8, scales = _rounded(table, axis=1)
+    rows8, scales = _rounded(table, axis=1, largest=LARGEST)
     constant, name = str(node.inputs[0].name), str(node.outputs[0].name)  # type: ignore[union-attr]
     ids = node.inputs[1]
     assert ids is not None
@@ -91,10 +94,10 @@ def _embedding(writer: Writer, node: ir.Node, table: NDArray[Any]) -> None:
     writer.replace(node, writer.node(node, "Mul", [floats, scale], f"{name}.rows"))
 
 
-def _rounded(weight: NDArray[Any], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def _rounded(weight: NDArray[Any], axis: int, largest: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Symmetric int8 with one scale for each slice along the other axis; the scale keeps its dimension."""
-    scale = np.maximum(np.abs(weight).max(axis=axis, keepdims=True) / LARGEST, LEAST_SCALE).astype(np.float32)
-    return np.clip(np.rint(weight / scale), -LARGEST, LARGEST).astype(np.int8), scale
+    scale = np.maximum(np.abs(weight).max(axis=axis, keepdims=True) / largest, LEAST_SCALE).astype(np.float32)
+    return np.clip(np.rint(weight / scale), -largest, largest).astype(np.int8), scale
 
 
 def _matrix(value: ir.Value | None, least_size: int = 1) -> NDArray[np.float32] | None:

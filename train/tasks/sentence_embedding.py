@@ -160,10 +160,7 @@ def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) ->
             return losses.pair_softmax(u, v, _given(target), pairs)
         sizes = [vectors.shape[-1], *settings.dimensions]
         return torch.stack(
-            [
-                _compared(kind, vectors[:, :d].reshape(-1, len(positive), d), positive, target)
-                for d in sizes
-            ]
+            [_compared(kind, vectors[:, :d].reshape(-1, len(positive), d), positive, target) for d in sizes]
         ).mean()
 
     def _compared(

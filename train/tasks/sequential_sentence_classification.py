@@ -1,4 +1,4 @@
-"""sequential-sentence-classification: a token head read at the separators, cross-entropy."""
+"""sequential-sentence-classification: a token head read at the separators or over each sentence, cross-entropy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBase
 
-from headway.core.errors import CheckpointError, DataError
+from headway.core.errors import CheckpointError, DataError, UsageError
 from headway.core.progress import Progress
 from headway.core.tasks import Output, Spec
 from headway.core.tasks import sequential_sentence_classification as task
@@ -18,7 +18,7 @@ from headway.train.batches import forward
 from headway.train.options import TrainOptions
 from headway.train.tasks.base import Objective, Prepared
 
-OPTIONS = frozenset({"class_weights", "label_smoothing"})
+OPTIONS = frozenset({"class_weights", "label_smoothing", "pooling"})
 
 
 def describe(
@@ -33,7 +33,16 @@ def describe(
     separator = tokenizer.sep_token or tokenizer.eos_token
     if separator is None:
         raise CheckpointError(options.name, "its tokenizer has no token that could follow each sentence")
-    return Spec(labels, options.max_length, Settings(separator=separator, opening=tokenizer.cls_token))
+    if options.pooling not in ("auto", "mean"):
+        raise UsageError(
+            "--pooling", "is auto (the separator's vector) or mean (of a sentence's tokens) here"
+        )
+    settings = Settings(
+        separator=separator,
+        opening=tokenizer.cls_token,
+        pooling="mean" if options.pooling == "mean" else "separator",
+    )
+    return Spec(labels, options.max_length, settings)
 
 
 def open(name: str, spec: Spec, options: TrainOptions | None) -> Any:
@@ -50,16 +59,29 @@ def prepare(
     rows = task.rows(examples, tokenizer.backend_tokenizer, spec)
     prepared = encoder.inputs(rows)
     place = {label: i for i, label in enumerate(spec.labels)}
+    mean = spec.settings.pooling == "mean"
     for row, features in zip(rows, prepared, strict=True):
-        targets = [encoder.IGNORED] * len(row.ids)
-        for sentence, separator in row.marks:
-            targets[separator] = place[(examples[row.example].labels or ())[sentence]]
-        features["token_labels"] = targets
+        gold = examples[row.example].labels or ()
+        features["sentences"] = [(first if mean else last, last + 1) for _, first, last in row.marks]
+        features["targets"] = [place[gold[sentence]] for sentence, _, _ in row.marks]
     return Prepared(prepared, encoder.count_cut(rows))
 
 
 def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-    return encoder.Collator(tokenizer)
+    pad = encoder.Collator(tokenizer)
+
+    def together(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """With `shares` (B, S, T): the weight of each token in each sentence; and targets (B, S)."""
+        batch = pad(rows)
+        most = max(len(row["targets"]) for row in rows)
+        shares = torch.zeros(len(rows), most, batch["input_ids"].shape[1])
+        for r, row in enumerate(rows):
+            for s, (begin, end) in enumerate(row["sentences"]):
+                shares[r, s, begin:end] = 1 / (end - begin)
+        targets = encoder.padded([row["targets"] for row in rows], encoder.IGNORED)
+        return batch | {"shares": shares, "targets": targets}
+
+    return together
 
 
 def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
@@ -68,8 +90,9 @@ def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) ->
         weights = encoder.balanced([label for e in examples for label in e.labels or ()], spec.labels)
 
     def loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        targets = inputs.pop("labels")
-        return encoder.cross_entropy(forward(model, inputs), targets, weights, options.label_smoothing)
+        targets, shares = inputs.pop("targets"), inputs.pop("shares")
+        logits = shares @ forward(model, inputs).float()  # (B, S, T) and (B, T, C) to (B, S, C)
+        return encoder.cross_entropy(logits, targets, weights, options.label_smoothing)
 
     return loss
 
