@@ -97,10 +97,10 @@ CASES = (
     Case("wiki_split", "text2text-generation", TEXTS, 1000, 100, 1, 2e-3, batch=16, scratch=True, dev=40),
     Case("asset", "text2text-generation", TEXTS, 1200, 100, 1, 2e-3, batch=16, scratch=True, dev=40),
     Case("jfleg", "text2text-generation", TEXTS, 653, 100, 2, 2e-3, batch=16, scratch=True, dev=40),
-    Case("tinyshakespeare", "text-generation", ("perplexity", "word_perplexity"), 500_000, 60_000, 1, 2e-3,
-         batch=16, dev=30_000, scratch=True),
-    Case("wikitext2_excerpt", "text-generation", ("perplexity", "word_perplexity"), 500_000, 60_000, 1, 2e-3,
-         batch=16, dev=30_000, scratch=True),
+    Case("tinyshakespeare", "text-generation", ("perplexity", "word_perplexity"), 500_000, 60_000, 3, 2e-3,
+         batch=8, dev=30_000, scratch=True),
+    Case("wikitext2_excerpt", "text-generation", ("perplexity", "word_perplexity"), 500_000, 60_000, 3, 2e-3,
+         batch=8, dev=30_000, scratch=True),
 )  # fmt: skip
 """subsampled so that all of them together, both ways, take about two hours on two cores"""
 DOCUMENTS = 800

@@ -1013,6 +1013,7 @@ def test_a_context_without_any_token_has_no_answer(tokenizers: dict[str, Tokeniz
     data=st.data(),
     max_length=st.integers(6, 30),
     opened=st.booleans(),
+    pooling=st.sampled_from(["separator", "mean"]),
     seed=seeds,
 )
 def test_right_sentences_give_the_gold_labels(
@@ -1022,12 +1023,14 @@ def test_right_sentences_give_the_gold_labels(
     data: st.DataObject,
     max_length: int,
     opened: bool,
+    pooling: str,
     seed: int,
 ) -> None:
     task, tokenizer = sequential_sentence_classification, tokenizers[kind]
     first, after = ("[CLS]", "[SEP]") if kind == "wordpiece" else ("<s>", "</s>")
     labels = ["a", "b", "c"]
-    spec = spec_of(task, labels, max_length, separator=after, opening=first if opened else None)
+    opening = first if opened else None
+    spec = spec_of(task, labels, max_length, separator=after, opening=opening, pooling=pooling)
     examples = [
         read(
             "sequential-sentence-classification",
@@ -1041,21 +1044,27 @@ def test_right_sentences_give_the_gold_labels(
     for output in outputs:
         assert len(output.row.ids) <= max_length
         assert not opened or output.row.ids[0] == tokenizer.token_to_id(first)
-        for sentence, place in output.row.marks:
+        for sentence, begin, place in output.row.marks:
             assert output.row.ids[place] == separator
+            assert separator not in output.row.ids[begin:place]
             gold = examples[output.row.example].labels[sentence]
-            output.logits[place] = 20 * np.eye(3)[labels.index(gold)]
+            said = 20 * np.eye(3)[labels.index(gold)]
+            if pooling == "mean":  # the first token says it for all
+                output.logits[begin : place + 1] = 0
+                output.logits[begin] = said * (place + 1 - begin)
+            else:
+                output.logits[place] = said
     results = task.decode(examples, outputs, spec)
     for number, (example, result) in enumerate(zip(examples, results, strict=True)):
         assert result.labels == list(example.labels)
         assert result.scores == pytest.approx([1.0] * len(example.labels))
         own = [o.row for o in outputs if o.row.example == number]
-        owned = windows.owners([[s for s, _ in row.marks] for row in own])
+        owned = windows.owners([[s for s, _, _ in row.marks] for row in own])
         assert sorted(s for mine in owned for s in mine) == list(range(len(example.sentences)))
         sizes = [len(whole(tokenizer, s).ids) for s in example.sentences]
         assert result.truncated == any(opened + size + 1 > max_length for size in sizes)
         for row in own:
-            long = any(opened + sizes[s] + 1 > max_length for s, _ in row.marks)
+            long = any(opened + sizes[s] + 1 > max_length for s, _, _ in row.marks)
             assert row.truncated == long
     assert task.metrics(examples, results) == {"accuracy": 1.0, "macro_f1": 1.0}
 
@@ -1072,9 +1081,9 @@ def test_windows_hold_whole_sentences_and_share_some(tokenizers: dict[str, Token
         [cls, *[a, b, sep] * 3],
     ]
     assert [row.marks for row in rows] == [
-        [(0, 3), (1, 6), (2, 9), (3, 12)],
-        [(3, 3), (4, 6), (5, 9), (6, 12)],
-        [(6, 3), (7, 6), (8, 9)],
+        [(0, 1, 3), (1, 4, 6), (2, 7, 9), (3, 10, 12)],
+        [(3, 1, 3), (4, 4, 6), (5, 7, 9), (6, 10, 12)],
+        [(6, 1, 3), (7, 4, 6), (8, 7, 9)],
     ]
 
 

@@ -39,7 +39,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        return f"{self.task}-{self.make.__name__}"
+        return "-".join([self.task, self.make.__name__, *map(str, self.options.values())])
 
 
 CASES = [
@@ -50,6 +50,12 @@ CASES = [
     ),
     Case("text-classification", corpora.pairs, {"pooling": "attention"}, AutoModel),
     Case("sequential-sentence-classification", corpora.documents, {}, AutoModelForTokenClassification),
+    Case(
+        "sequential-sentence-classification",
+        corpora.documents,
+        {"pooling": "mean", "max_length": 40},
+        AutoModelForTokenClassification,
+    ),
     Case(
         "token-classification",
         corpora.entities,
