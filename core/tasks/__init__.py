@@ -89,7 +89,7 @@ class Task(Protocol):
     def decode(self, examples: Sequence[Example], outputs: Any, spec: Spec) -> list[Result]:
         """Results in the order of the examples: the plain way, in numpy.
 
-        `outputs` are `Output`s in the order of the rows; for tasks that generate, `Generated`s.
+        `outputs` are `Output`s in the order of the rows; for tasks that generate, their results themselves.
         """
         ...
 
@@ -151,10 +151,10 @@ def read_labelled(
     `split` says which part is meant where a file holds several: train, dev or test.
     """
     folder = getattr(task, "read_folder", None)
-    if folder is not None and path.is_dir():
+    if folder is not None and (path / "corpus.jsonl").is_file():
         examples: list[Example] = folder(path, split)
     else:
-        examples = [task.read(record, labelled=True) for record in data.read(path, columns)]
+        examples = [task.read(record, labelled=True) for record in data.read(path, columns, split)]
     for example in examples if spec is not None else ():
         task.check(example, cast(Spec, spec))
     return examples
