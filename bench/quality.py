@@ -62,7 +62,7 @@ class Case:
 FAIRYTALE = "source=question: {question} context: {context},target=answer,references=answers"
 TEXTS = ("rougeL", "bleu", "chrf")
 CASES = (
-    Case("banking77", "text-classification", ("accuracy", "macro_f1"), 2500, 1000, rate=5e-4, length=64),
+    Case("banking77", "text-classification", ("accuracy", "macro_f1"), 2500, 3076, rate=5e-4, length=64),
     Case("rt_polarity", "text-classification", ("accuracy", "macro_f1"), 1200, 600),
     Case("scicite", "text-classification", ("accuracy", "macro_f1"), 600, 600),
     Case("goemotions", "text-classification", ("micro_f1", "macro_f1"), 2500, 1000, rate=5e-4, length=64, dev=500),

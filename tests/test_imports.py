@@ -26,7 +26,7 @@ HEAVY = {
     "sklearn",
 } | ENGINES
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {  # folder -> (parts of headway, heavy libraries)
-    "core": (set(), set()),
+    "core": (set(), {"datasets"}),  # inside the function that reads its folders
     "cpp_ext": (set(), set()),
     "runtime": ({"core", "cpp_ext"}, ENGINES),
     "train": ({"core"}, {"torch", "transformers", "accelerate", "peft"}),
