@@ -381,11 +381,11 @@ Written by `python -m headway.bench.quality --data DATA --model DIR --work FOLDE
 is all-MiniLM-L6-v2. Each row is one data set: `headway` trains it through the one loop, `plain script` is what one
 writes with transformers' Trainer or sentence-transformers (`bench/plain/`), with the same texts, initial model, number
 of steps, peak learning rate, schedule and precision. Training sets are the first examples of each file, so few that
-each run takes minutes on two cores; test sets are the first up to 1,377 (see `CASES` in `bench/quality.py`). headway
+each run takes minutes on two cores; test sets are the first, too (see `CASES` in `bench/quality.py`). headway
 chooses its epoch and fits temperature and thresholds on a dev set; the plain script takes its last epoch.
 
-- Examples of plain texts are characters. Shares in percent; perplexities as they are, lower is better. "without" reranking is the embedder's own order of its
-  20 nearest documents; retrieval is over 800 paragraphs.
+- Shares in percent; perplexities as they are, lower is better. Examples of plain texts are characters.
+- "without" reranking is the embedder's own order of its 20 nearest documents; retrieval is over 800 paragraphs.
 - `sequential-sentence-classification`: the plain script classifies each sentence alone.
 - Generation: models made from so little data are weak, and copying the source scores higher where source and target are
   nearly the same text; what counts is that both loops come to the same. `aeslc` and `fairytaleqa` start from MiniLM on
@@ -396,8 +396,11 @@ chooses its epoch and fits temperature and thresholds on a dev set; the plain sc
 
 def table(work: Path) -> str:
     """All results as one page in Markdown."""
+    missing = [case.name for case in CASES if not (work / f"{case.name}.json").exists()]
     lines = [
         *INTRODUCTION.splitlines(),
+        *([f"- Not measured yet: {', '.join(missing)}."] if missing else []),
+        "",
         "| data | task | examples × epochs | figure | headway | plain script | beside | training, s |",
         "|---|---|--:|---|--:|--:|---|--:|",
     ]
