@@ -300,3 +300,16 @@ def test_the_softmax_loss_leaves_its_classifier_behind(pretrained: Path, tmp_pat
     before, after = (load_file(folder / "model.safetensors") for folder in (pretrained, came.checkpoint))
     assert before.keys() == after.keys()
     assert not torch.equal(*(w["embeddings.word_embeddings.weight"] for w in (before, after)))
+
+
+@pytest.mark.parametrize("pooling", ["auto", "attention"])
+def test_scores_begin_at_their_mean(pooling: str, pretrained: Path, tmp_path: Path) -> None:
+    """An untrained model's answers lie around the mean score, not around 0."""
+    rows = [row | {"score": 100 + row["score"]} for row in corpora.regression("train")[:16]]
+    path = tmp_path / "far.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    case = Case("text-classification", corpora.regression, {"pooling": pooling})
+    options = options_of(case, pretrained, tmp_path, train=path, eval=None, learning_rate=1e-9)
+    opened = opener.open_checkpoint(fit.train(case.task, options).checkpoint)
+    results: Any = opener.predict(opened, tasks.read_labelled(tasks.load(case.task), path))
+    assert all(90 < r.score < 110 for r in results)
