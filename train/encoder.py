@@ -98,6 +98,23 @@ def run(
     return [Output(row, answer) for row, answer in zip(rows, answers, strict=True) if answer is not None]
 
 
+def inference(
+    task: Any, read: Callable[[Any], torch.Tensor] = lambda outputs: outputs.logits
+) -> Callable[..., list[Output]]:
+    """The member `infer` of an encoder task: the answers to all rows of the examples."""
+
+    def infer(
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Sequence[Any],
+        spec: Spec,
+        progress: Progress,
+    ) -> list[Output]:
+        return run(model, task.rows(examples, tokenizer.backend_tokenizer, spec), tokenizer, progress, read)
+
+    return infer
+
+
 def batched(lengths: Sequence[int], tokens: int = BATCH_TOKENS) -> list[NDArray[np.int64]]:
     """Places of the rows of each batch, shortest first, at most `tokens` padded tokens in each."""
     order = np.argsort(lengths, kind="stable")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers import AutoModelForQuestionAnswering, PreTrainedTokenizerBase
 
 from headway.core.errors import UsageError
-from headway.core.progress import Progress
-from headway.core.tasks import Output, Spec
+from headway.core.tasks import Spec
 from headway.core.tasks import question_answering as task
 from headway.core.tasks.question_answering import Example, Settings
 from headway.train import encoder
@@ -61,8 +60,7 @@ def prepare(
     return Prepared(prepared, encoder.count_cut(rows) | counts)
 
 
-def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-    return encoder.Collator(tokenizer)
+collate = encoder.Collator
 
 
 def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
@@ -79,15 +77,6 @@ def _both(outputs: Any) -> torch.Tensor:
     return torch.stack([outputs.start_logits, outputs.end_logits], dim=-1)
 
 
-def infer(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[Example],
-    spec: Spec,
-    progress: Progress,
-) -> list[Output]:
-    rows = task.rows(examples, tokenizer.backend_tokenizer, spec)
-    return encoder.run(model, rows, tokenizer, progress, _both)
-
+infer = encoder.inference(task, _both)
 
 save = encoder.save

@@ -14,8 +14,8 @@ import torch
 from transformers import AutoModel, PreTrainedTokenizerBase
 
 from headway.core.errors import DataError, UsageError
-from headway.core.progress import Progress, silent
-from headway.core.tasks import Output, Spec
+from headway.core.progress import silent
+from headway.core.tasks import Spec
 from headway.core.tasks import sentence_embedding as task
 from headway.core.tasks.sentence_embedding import FIGURE, Example, Settings
 from headway.train import encoder, losses
@@ -185,14 +185,7 @@ def _given(target: torch.Tensor | None) -> torch.Tensor:
     return target
 
 
-def infer(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[Example],
-    spec: Spec,
-    progress: Progress,
-) -> list[Output]:
-    return encoder.run(model, task.rows(examples, tokenizer.backend_tokenizer, spec), tokenizer, progress)
+infer = encoder.inference(task)
 
 
 def save(model: Any, tokenizer: PreTrainedTokenizerBase, spec: Spec, folder: Path) -> None:

@@ -9,8 +9,7 @@ import torch
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBase
 
 from headway.core.errors import CheckpointError, DataError, UsageError
-from headway.core.progress import Progress
-from headway.core.tasks import Output, Spec
+from headway.core.tasks import Spec
 from headway.core.tasks import sequential_sentence_classification as task
 from headway.core.tasks.sequential_sentence_classification import Example, Settings
 from headway.train import encoder
@@ -97,14 +96,6 @@ def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) ->
     return loss
 
 
-def infer(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[Example],
-    spec: Spec,
-    progress: Progress,
-) -> list[Output]:
-    return encoder.run(model, task.rows(examples, tokenizer.backend_tokenizer, spec), tokenizer, progress)
-
+infer = encoder.inference(task)
 
 save = encoder.save

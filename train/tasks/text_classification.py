@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,7 @@ import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from headway.core.errors import DataError, UsageError
-from headway.core.progress import Progress
-from headway.core.tasks import Output, Spec
+from headway.core.tasks import Spec
 from headway.core.tasks import text_classification as task
 from headway.core.tasks.text_classification import Example, Settings
 from headway.train import encoder
@@ -102,8 +101,7 @@ def _begin_at_mean(model: Any, scores: Sequence[float]) -> None:
             heads[-1].bias.fill_(sum(scores) / len(scores))
 
 
-def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-    return encoder.Collator(tokenizer)
+collate = encoder.Collator
 
 
 def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
@@ -124,15 +122,7 @@ def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) ->
     return loss
 
 
-def infer(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[Example],
-    spec: Spec,
-    progress: Progress,
-) -> list[Output]:
-    return encoder.run(model, task.rows(examples, tokenizer.backend_tokenizer, spec), tokenizer, progress)
-
+infer = encoder.inference(task)
 
 save = encoder.save
 

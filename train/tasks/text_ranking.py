@@ -10,8 +10,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from headway.core.errors import UsageError
-from headway.core.progress import Progress
-from headway.core.tasks import Output, Spec
+from headway.core.tasks import Spec
 from headway.core.tasks import text_ranking as task
 from headway.core.tasks.text_ranking import Example, Settings
 from headway.train import encoder, losses
@@ -81,14 +80,6 @@ def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) ->
     return loss
 
 
-def infer(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[Example],
-    spec: Spec,
-    progress: Progress,
-) -> list[Output]:
-    return encoder.run(model, task.rows(examples, tokenizer.backend_tokenizer, spec), tokenizer, progress)
-
+infer = encoder.inference(task)
 
 save = encoder.save

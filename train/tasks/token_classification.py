@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBase
 
 from headway.core.errors import DataError
-from headway.core.progress import Progress
-from headway.core.tasks import Output, Spec
+from headway.core.tasks import Spec
 from headway.core.tasks import token_classification as task
 from headway.core.tasks.token_classification import Example, Settings
 from headway.train import encoder
@@ -65,8 +64,7 @@ def prepare(
     return Prepared(prepared, {"words that the tokenizer makes nothing of": lost} if lost else {})
 
 
-def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-    return encoder.Collator(tokenizer)
+collate = encoder.Collator
 
 
 def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
@@ -81,14 +79,6 @@ def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) ->
     return loss
 
 
-def infer(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[Example],
-    spec: Spec,
-    progress: Progress,
-) -> list[Output]:
-    return encoder.run(model, task.rows(examples, tokenizer.backend_tokenizer, spec), tokenizer, progress)
-
+infer = encoder.inference(task)
 
 save = encoder.save
