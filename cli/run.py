@@ -101,4 +101,4 @@ def _path(kind: type, value: Any) -> Any:
     """A path in a recipe is a string."""
     if kind is Path and isinstance(value, str):
         return Path(value)
-    raise NotImplementedError(f"{kind.__name__} from {type(value).__name__}")
+    raise TypeError(f"Expected a path in quotes, got `{type(value).__name__}`")  # msgspec adds the place

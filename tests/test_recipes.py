@@ -101,6 +101,10 @@ def test_a_recipe_trains_and_evaluates(
             'task = "text-classification"\n[train]\nmodel = "m"\ntrain = "t"\noutput = "o"\nepochs = "3"',
             "[train]: Expected `int`, got `str` - at `$.epochs`",
         ),
+        (
+            'task = "text-classification"\n[train]\nmodel = "m"\ntrain = 5\noutput = "o"',
+            "[train]: Expected a path in quotes, got `int` - at `$.train`",
+        ),
         (None, "No such file or directory"),
     ],
 )

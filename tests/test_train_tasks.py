@@ -177,11 +177,14 @@ def test_the_report_has_the_calibration(trained: Trained) -> None:
     assert bool(report["tables"]) == expects_tables
 
 
-def test_training_lowers_the_loss(trained: Trained, pretrained: Path, tmp_path: Path) -> None:
-    """More epochs on the data that is judged make the judged figure better than one of a tiny rate."""
-    case, _, _ = trained
-    if case.task == "text2text-generation":
-        pytest.skip("the tiny encoder-decoder says nothing right so soon; see the one that learns by heart")
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if c.task != "text2text-generation"], ids=lambda case: case.name
+)
+def test_training_betters_the_figure(case: Case, pretrained: Path, tmp_path: Path) -> None:
+    """More epochs on the data that is judged make the judged figure better than one of a tiny rate.
+
+    What is generated is right too late for that: see the small model that learns pairs by heart.
+    """
     task = tasks.load(case.task)
     hardly, long = (
         fit.train(case.task, options_of(case, pretrained, folder, **changes)).metrics
