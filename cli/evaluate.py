@@ -105,8 +105,7 @@ def _bundle(
     task = tasks.load(pipe.manifest.task)
     spec = tasks.spec(task, pipe.manifest)
     examples = tasks.read_labelled(task, file, reader.parse_columns(columns), spec, split="test")
-    texts = tasks.texts(examples)
-    return pipe.manifest.task, examples, list(bar(pipe.stream(texts), "evaluating", len(texts)))
+    return pipe.manifest.task, examples, list(bar(pipe.each(examples), "evaluating", len(examples)))
 
 
 def _checkpoint(

@@ -31,5 +31,7 @@ def export(checkpoint: Path, /, *, options: Annotated[ExportOptions, Parameter(n
         figures = "".join(f", {name} {percent(value)}" for name, value in proof.quality.items())
         say(
             f"  {variant}: worst difference {p['worst']:.2g}, among neighbours {p['neighbours']:.2g}, "
-            f"same answer {percent(p['agreement'])} of {p['texts']} texts{figures}"
+            f"same answer {percent(p['agreement'])} of {p['rows']} inputs{figures}"
         )
+        if proof.kept:
+            say(f"    left in fp32, the most sensitive first: {', '.join(proof.kept)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from headway.cli.screen import table
-from headway.core.manifest import Bundle
+from headway.core.manifest import Bundle, Tensor
 
 
 def inspect(bundle: Path, /, *, json: bool = False) -> None:
@@ -31,8 +31,8 @@ def inspect(bundle: Path, /, *, json: bool = False) -> None:
         "labels": f"{len(manifest.labels)}: {', '.join(manifest.labels)}",
         "longest input": f"{manifest.max_length} tokens",
         "model": sizes,
-        "inputs": ", ".join(f"{t.name} {t.dtype}{t.shape}" for t in manifest.inputs),
-        "outputs": ", ".join(f"{t.name} {t.dtype}{t.shape}" for t in manifest.outputs),
+        **{f"{role} takes": _tensors(graph.inputs) for role, graph in manifest.graphs.items()},
+        **{f"{role} gives": _tensors(graph.outputs) for role, graph in manifest.graphs.items()},
         "made by": ", ".join(f"{key} {value}" for key, value in manifest.made_by.items()),
         "identity": manifest.seal,
         "files": f"{len(manifest.files)}, all as declared",
@@ -43,6 +43,10 @@ def inspect(bundle: Path, /, *, json: bool = False) -> None:
     metrics = sorted({name for v in manifest.variants.values() for name in v.quality})
     head = ("variant", "MB", "worst difference", "among neighbours", "same answer", *metrics)
     print(table(head, [_row(manifest, name, metrics) for name in manifest.variants]))
+
+
+def _tensors(tensors: list[Tensor]) -> str:
+    return ", ".join(f"{t.name} {t.dtype}{t.shape}" for t in tensors)
 
 
 def _row(manifest: Bundle, name: str, metrics: list[str]) -> list[str]:

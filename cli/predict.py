@@ -65,8 +65,8 @@ def predict(
     with files.whole_file(output) as stream:
         shown = bar(examples, "predicting")
         while window := list(islice(shown, WINDOW)):
-            cut += write_lines(stream, window, pipe(tasks.texts(window)))
+            cut += write_lines(stream, window, pipe.predict(window))
     if cut:
         say(
-            f'{cut} texts were longer than {pipe.manifest.max_length} tokens and were cut ("truncated": true)'
+            f'{cut} inputs were longer than {pipe.manifest.max_length} tokens and were cut ("truncated": true)'
         )

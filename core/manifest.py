@@ -60,12 +60,23 @@ class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     shape: list[Any]
 
 
+class Graph(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What every variant's graph of one role takes and gives."""
+
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+
+
 class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One precision of the model."""
 
     precision: str
     graphs: dict[str, str]
-    """file of each graph, by its role: model"""
+    """file of each graph, by its role: model; or encoder and decoder"""
+    kept: list[str] = []
+    """layers that were left in fp32 so that the gates hold, the most sensitive first"""
+    settings: dict[str, Any] = {}
+    """the task's settings where they were fitted for this variant; empty: those of the bundle"""
     parity: dict[str, Any] = {}
     """measured difference from PyTorch, with the limits it was held to"""
     quality: dict[str, float] = {}
@@ -87,8 +98,8 @@ class Bundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     pad_id: int
     settings: dict[str, Any] = {}
     """what the task needs to know beyond labels: its `Settings`"""
-    inputs: list[Tensor]
-    outputs: list[Tensor]
+    graphs: dict[str, Graph]
+    """by role: model; or encoder and decoder"""
     variants: dict[str, Variant]
     architecture: dict[str, Any]
     """model_type, hidden_size, layers, heads, vocab_size"""

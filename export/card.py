@@ -14,17 +14,21 @@ def write(bundle: Bundle, metric: str) -> str:
         f"| {v.parity['neighbours']:.2g} | {100 * v.parity['agreement']:.1f} % |"
         for name, v in bundle.variants.items()
     ]
-    about = [f"- **{name}**: {base.load(v.precision).ABOUT}" for name, v in bundle.variants.items()]
+    about = [
+        f"- **{name}**: {base.load(v.precision).ABOUT}"
+        + (f"; left in fp32 so that it holds: {', '.join(v.kept)}" if v.kept else "")
+        for name, v in bundle.variants.items()
+    ]
     parity = next(iter(bundle.variants.values())).parity
     proof = (
-        "Differences are of logits, from the PyTorch model, as a share of the logits' standard deviation, on "
-        f"{parity['texts']} texts of {parity['shortest']} to {parity['longest']} tokens."
+        "Differences are of logits (vectors), from the PyTorch model, as a share of their standard deviation, on "
+        f"{parity['rows']} inputs of {parity['shortest']} to {parity['longest']} tokens."
     )
     return "\n".join(
         [
             f"# {bundle.task}, {bundle.architecture['model_type']}",
             "",
-            f"Labels: {', '.join(bundle.labels)}.",
+            *([f"Labels: {', '.join(bundle.labels)}."] if bundle.labels else []),
             f"Longest input: {bundle.max_length} tokens.",
             "",
             head,

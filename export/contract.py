@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from headway.core.errors import CheckpointError
-from headway.core.manifest import Tensor
-from headway.core.tasks.text_classification import OUTPUTS
+from headway.core.manifest import Graph, Tensor
+from headway.core.tasks import EncoderTask
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """what an encoder may take, each (batch, length) int64; a model takes those that its tokenizer makes"""
 
 
-def declare(tokenizer_inputs: list[str], labels: int) -> tuple[list[Tensor], list[Tensor]]:
-    """The inputs and outputs that the graph of a checkpoint must have."""
-    inputs = [
-        Tensor(name=n, dtype="int64", shape=["batch", "length"]) for n in INPUTS if n in tokenizer_inputs
-    ]
-    outputs = [Tensor(name=n, dtype="float32", shape=["batch", labels]) for n in OUTPUTS]
-    return inputs, outputs
+def declare(task: EncoderTask, tokenizer_inputs: Sequence[str], classes: int, width: int) -> Graph:
+    """What an encoder's graph must take and give: so many classes, vectors so wide."""
+    sizes = {"classes": classes, "width": width}
+    return Graph(
+        inputs=[
+            Tensor(name=n, dtype="int64", shape=["batch", "length"]) for n in INPUTS if n in tokenizer_inputs
+        ],
+        outputs=[
+            Tensor(name=name, dtype="float32", shape=[sizes.get(d, d) for d in shape])
+            for name, shape in task.GRAPH.items()
+        ],
+    )
 
 
-def check(model: ir.Model, inputs: list[Tensor], outputs: list[Tensor], checkpoint: str) -> None:
+def check(model: ir.Model, declared: Graph, checkpoint: str) -> None:
     """Raise CheckpointError with every difference between the graph and the contract."""
-    problems = _differences("input", inputs, model.graph.inputs)
-    problems += _differences("output", outputs, model.graph.outputs)
+    problems = _differences("input", declared.inputs, model.graph.inputs)
+    problems += _differences("output", declared.outputs, model.graph.outputs)
     if problems:
         raise CheckpointError(checkpoint, "its graph breaks the contract: " + "; ".join(problems))
 

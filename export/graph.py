@@ -5,17 +5,18 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from contextlib import redirect_stderr, redirect_stdout
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any, cast
 
 import onnx_ir as ir
 import torch
 from optimum.utils import NormalizedConfigManager
 
 from headway.core.errors import CheckpointError
-from headway.core.manifest import Tensor
+from headway.core.manifest import Graph
 from headway.train.checkpoint import Opened
-from headway.train.tasks import text_classification
+from headway.train.tasks import base
 
 OPSET = 24
 """Attention, Gelu and LayerNormalization are single standard ops from 23 on"""
@@ -39,51 +40,102 @@ def architecture(opened: Opened) -> dict[str, Any]:
         ) from error
 
 
-def build(opened: Opened, inputs: list[Tensor], outputs: list[Tensor]) -> ir.Model:
-    """Trace the model with dynamic batch and length. The same checkpoint gives the same bytes."""
-    names = [tensor.name for tensor in inputs]
+def build(opened: Opened, declared: Graph) -> ir.Model:
+    """Trace an encoder with dynamic batch and length. The same checkpoint gives the same bytes."""
+    names = [tensor.name for tensor in declared.inputs]
+    outputs = [tensor.name for tensor in declared.outputs]
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
     sample = tuple(torch.ones(2, 7, dtype=torch.int64) for _ in names)
+    dynamic = (tuple({0: batch, 1: length} for _ in names),)
+    with _expanded_masks(opened.model):
+        return trace(opened, _Graph(opened, names), sample, dynamic, names, outputs)
+
+
+def trace(
+    opened: Opened,
+    module: torch.nn.Module,
+    sample: tuple[torch.Tensor, ...],
+    dynamic: tuple[Any, ...],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+) -> ir.Model:
+    """A module as a graph whose weights bear the names of their modules, and that tells nothing of the machine."""
     quiet = io.StringIO()
     with warnings.catch_warnings(), redirect_stdout(quiet), redirect_stderr(quiet), _no_logging():
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            _Graph(opened, names),
-            sample,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=names,
-            output_names=[tensor.name for tensor in outputs],
-            dynamic_shapes=(tuple({0: batch, 1: length} for _ in names),),
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                module,
+                sample,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=dynamic,
+                verbose=False,
+            )
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+            kind = opened.model.config.model_type
+            raise CheckpointError(opened.folder, f"torch cannot trace the model type '{kind}'") from error
     if program is None:
         raise CheckpointError(opened.folder, "torch.onnx.export gave no graph")
-    return _anonymous(program.model)
+    return _anonymous(_named(program.model))
 
 
 class _Graph(torch.nn.Module):
-    """Model plus activation. The mask is expanded once, outside the layers."""
+    """Model plus activation."""
 
     def __init__(self, opened: Opened, names: list[str]) -> None:
         super().__init__()
         self.names = names
         self.model = opened.model
         self.spec = opened.spec
+        self.specifics = cast(base.EncoderTrainTask, base.load(opened.manifest.task))
+        self.register_buffer("temperature", torch.tensor(getattr(self.spec.settings, "temperature", 1.0)))
 
     def forward(self, *tensors: torch.Tensor) -> dict[str, torch.Tensor]:
-        inputs = dict(zip(self.names, tensors, strict=True))
-        mask = inputs.get("attention_mask")
-        if mask is not None and _takes_expanded_mask(self.model):
-            length = mask.shape[1]
-            # (B, 1, T, T); ONNX Runtime's Attention does not broadcast the second last dimension
-            inputs["attention_mask"] = mask[:, None, None, :].to(torch.bool).expand(-1, 1, length, -1)
-        return text_classification.outputs(self.model(**inputs).logits, self.spec)
+        said = self.model(**dict(zip(self.names, tensors, strict=True)))
+        return self.specifics.outputs(said, self.spec, cast(torch.Tensor, self.temperature))
 
 
-def _takes_expanded_mask(model: Any) -> bool:
-    """True for models that use transformers' common masks, which leave a four-dimensional one as it is."""
-    return bool(getattr(model, "_supports_sdpa", False)) and model.config._attn_implementation == "sdpa"
+@contextmanager
+def _expanded_masks(model: Any) -> Iterator[None]:
+    """Let the mask be (B, 1, T, T) from the start, where a model's layers all take it as it is.
+
+    transformers' own way to it is a dozen ops; ONNX Runtime's Attention does not broadcast (B, 1, 1, T).
+    """
+    body = getattr(model, "body", None) or model.base_model
+    windows = getattr(body.config, "sliding_window", None) or getattr(body.config, "local_attention", None)
+    if not getattr(body, "_supports_sdpa", False) or body.config._attn_implementation != "sdpa" or windows:
+        yield
+        return
+
+    def expand(_: Any, arguments: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        mask = named["attention_mask"]  # (B, T)
+        expanded = mask[:, None, None, :].to(torch.bool).expand(-1, 1, mask.shape[1], -1)
+        return arguments, named | {"attention_mask": expanded}
+
+    hook = body.register_forward_pre_hook(expand, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _named(model: ir.Model) -> ir.Model:
+    """Give each linear layer's weight the name of its module, which the exporter only notes of parameters."""
+    taken = set(model.graph.initializers)
+    for node in model.graph:
+        weight = node.inputs[1] if node.op_type in ("MatMul", "Gemm") else None
+        if weight is None or weight.const_value is None or not str(weight.name).startswith("val_"):
+            continue
+        scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]").strip("[]").replace("'", "")
+        module = next((s for s in reversed(scopes.split(", ")[:-1]) if s), "")
+        name = f"{module}.weight" if module else str(weight.name)
+        if name not in taken:
+            taken.add(name)
+            weight.name = name
+    return model
 
 
 def _anonymous(model: ir.Model) -> ir.Model:
@@ -101,12 +153,12 @@ def _anonymous(model: ir.Model) -> ir.Model:
     return model
 
 
-class _no_logging:  # noqa: N801
+@contextmanager
+def _no_logging() -> Iterator[None]:
     """No log lines from torch's exporter while it works."""
-
-    def __enter__(self) -> None:
-        self.before = logging.root.manager.disable
-        logging.disable(logging.CRITICAL)
-
-    def __exit__(self, *_: object) -> None:
-        logging.disable(self.before)
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import cast
 
-from headway.core import hardware, manifest
-from headway.core.errors import UnavailableError, UsageError
+import msgspec
+
+from headway.core import hardware, manifest, tasks
+from headway.core.errors import BundleError, UnavailableError, UsageError
+from headway.core.tasks import EncoderTask, Spec
 from headway.core.threads import budget as thread_budget
 from headway.runtime.backends.base import engines_for, load_engine
 from headway.runtime.pipeline import Pipeline
 from headway.runtime.plan import BATCH_TOKENS
-from headway.runtime.tasks import load_decoder
-from headway.runtime.tokenize import Tokenizer
+from headway.runtime.tokenize import open_tokenizer
 
 TOKENIZER = "tokenizer.json"
 
@@ -51,14 +54,26 @@ def load(
     declared.verify(
         folder, [TOKENIZER, *(n for n in declared.files if n.startswith(f"{Path(graph).parent}/"))]
     )
+    task = cast(EncoderTask, tasks.load(declared.task))
+    engine = load_engine(_backend(backend, device))
     return Pipeline(
         declared,
         chosen,
-        Tokenizer(folder / TOKENIZER, declared.max_length),
-        load_engine(_backend(backend, device)).open_graph(folder / graph, declared, device, budget),
-        load_decoder(declared.task),
+        task,
+        _spec(folder, task, declared, chosen),
+        open_tokenizer(folder / TOKENIZER),
+        engine.open_graph(
+            folder / graph, declared.graphs["model"], task.READ, declared.pad_id, device, budget
+        ),
         batch_tokens,
     )
+
+
+def _spec(folder: Path, task: EncoderTask, declared: manifest.Bundle, variant: str) -> Spec:
+    try:
+        return tasks.spec(task, declared, declared.variants[variant].settings)
+    except msgspec.ValidationError as error:
+        raise BundleError(folder, f"its settings are malformed: {error}") from error
 
 
 def _precision(declared: manifest.Bundle, wanted: str) -> str:

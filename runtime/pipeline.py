@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from typing import overload
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count, islice
+from threading import Lock
+from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
+from headway.core import tasks
 from headway.core.errors import InputError
 from headway.core.manifest import Bundle
-from headway.core.tasks import Result
+from headway.core.tasks import EncoderTask, Example, Output, Result, Row, Spec
 from headway.runtime.backends.base import Backend
 from headway.runtime.plan import BATCH_TOKENS, plan
-from headway.runtime.tasks import Decode
-from headway.runtime.tokenize import Tokenizer
+from headway.runtime.ragged import Ragged
 
 WINDOW = 2048
-"""texts that `stream` reads ahead, to group them by length"""
+"""inputs that `stream` reads ahead, to group them by length"""
+
+Input = str | tuple[str, ...] | Mapping[str, Any]
+"""a text; texts that belong together, as a pair; or an object with the task's fields, as in a data file"""
 
 
 class Pipeline:
@@ -27,40 +32,56 @@ class Pipeline:
         self,
         manifest: Bundle,
         precision: str,
-        tokenizer: Tokenizer,
+        task: EncoderTask,
+        spec: Spec,
+        tokenizer: Any,
         backend: Backend,
-        decode: Decode,
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
-        self.manifest, self.precision = manifest, precision
-        self._tokenizer, self._backend, self._decode = tokenizer, backend, decode
+        self.manifest, self.precision, self.spec = manifest, precision, spec
+        self._task, self._tokenizer, self._backend = task, tokenizer, backend
         self._batch_tokens = batch_tokens
+        self._tokenizing = Lock()  # tasks set the tokenizer's truncation
 
     @overload
-    def __call__(self, texts: str) -> Result: ...  # type: ignore[overload-overlap]
+    def __call__(self, inputs: str | Mapping[str, Any]) -> Result: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, texts: Sequence[str]) -> list[Result]: ...
-    def __call__(self, texts: str | Sequence[str]) -> Result | list[Result]:
-        """Predict one text, or many in the order given. Raises InputError, naming the place, for unusable text."""
-        if isinstance(texts, str):
-            return self._predict([texts])[0]
-        if not isinstance(texts, Sequence):
-            raise InputError(0, f"wants a text or a sequence of texts, not {type(texts).__name__}")
-        return self._predict(texts) if texts else []
+    def __call__(self, inputs: Sequence[Input]) -> list[Result]: ...
+    def __call__(self, inputs: str | Mapping[str, Any] | Sequence[Input]) -> Result | list[Result]:
+        """Predict one input, or many in the order given. Raises InputError, naming the place, for unusable ones."""
+        if isinstance(inputs, str | Mapping):
+            return self.predict([tasks.read_input(self._task, inputs, 0)])[0]
+        if not isinstance(inputs, Sequence):
+            raise InputError(0, f"wants an input or a sequence of inputs, not {type(inputs).__name__}")
+        return self.predict([tasks.read_input(self._task, given, i) for i, given in enumerate(inputs)])
 
-    def stream(self, texts: Iterable[str]) -> Iterator[Result]:
-        """Predict texts of any number in bounded memory, in the order given."""
-        source = iter(texts)
+    def stream(self, inputs: Iterable[Input]) -> Iterator[Result]:
+        """Predict any number of inputs in bounded memory, in the order given."""
+        numbered = zip(inputs, count(), strict=False)
+        return self.each(tasks.read_input(self._task, given, i) for given, i in numbered)
+
+    def each(self, examples: Iterable[Example]) -> Iterator[Result]:
+        """As `stream`, of inputs that were read already."""
+        source = iter(examples)
         while window := list(islice(source, WINDOW)):
-            yield from self._predict(window)
+            yield from self.predict(window)
 
-    def _predict(self, texts: Sequence[str]) -> list[Result]:
-        ragged, truncated = self._tokenizer(texts)
-        if len(ragged) == 1:
-            return list(self._decode(self._backend.run([ragged])[0], truncated, self.manifest.labels))
-        batches = plan(ragged.lengths, self._batch_tokens)
-        outputs = self._backend.run([ragged.take(rows) for rows in batches])
-        together = {name: np.concatenate([o[name] for o in outputs]) for name in outputs[0]}
-        order = np.argsort(np.concatenate(batches))  # from the batches' order back to the caller's
-        restored = {name: values[order] for name, values in together.items()}
-        return list(self._decode(restored, truncated, self.manifest.labels))
+    def predict(self, examples: Sequence[Example]) -> list[Result]:
+        """As a call, of inputs that were read already."""
+        if not examples:
+            return []
+        with self._tokenizing:
+            rows = self._task.rows(examples, self._tokenizer, self.spec)
+        outputs = [Output(row, answer) for row, answer in zip(rows, self.answers(rows), strict=True)]
+        return self._task.decode(examples, outputs, self.spec)
+
+    def answers(self, rows: Sequence[Row]) -> list[NDArray[np.float32]]:
+        """What the model says to each row: (C), (T, C) or (D)."""
+        ragged = Ragged.of(rows)
+        batches = [np.zeros(1, np.int64)] if len(rows) == 1 else plan(ragged.lengths, self._batch_tokens)
+        every_token = "length" in self._task.GRAPH[self._task.READ[0]]
+        answers: list[Any] = [None] * len(rows)
+        for batch, outputs in zip(batches, self._backend.run([ragged.take(b) for b in batches]), strict=True):
+            for i, answer in zip(batch, tasks.joined(self._task, outputs), strict=True):
+                answers[i] = answer[: len(rows[i].ids)] if every_token else answer
+        return answers

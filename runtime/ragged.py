@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
+
+from headway.core.tasks import Row
 
 
 @dataclass(frozen=True)
@@ -15,6 +19,14 @@ class Ragged:
     ids: NDArray[np.int32]  # (N)
     types: NDArray[np.int32]  # (N): segment of each token, 0 or 1
     offsets: NDArray[np.int64]  # (B + 1)
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Ragged:
+        """The model's inputs, in order."""
+        offsets = np.concatenate(([0], np.cumsum([len(row.ids) for row in rows], dtype=np.int64)))
+        ids = np.fromiter(chain.from_iterable(row.ids for row in rows), np.int32, offsets[-1])
+        types = np.fromiter(chain.from_iterable(row.types for row in rows), np.int32, offsets[-1])
+        return cls(ids, types, offsets)
 
     @property
     def lengths(self) -> NDArray[np.int64]:  # (B)

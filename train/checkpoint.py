@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -17,10 +17,11 @@ from headway.core import tasks
 from headway.core.errors import CheckpointError, HeadwayError
 from headway.core.manifest import Checkpoint
 from headway.core.progress import Progress, silent
-from headway.core.tasks import Example, Result, Spec
+from headway.core.tasks import Example, Result, Row, Spec
+from headway.train import encoder
 from headway.train.options import TrainOptions
 from headway.train.quiet import quiet
-from headway.train.tasks import base, text_classification
+from headway.train.tasks import base
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,13 @@ def open_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def outputs(opened: Opened, texts: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-    """The outputs of a classifier's graph for a padded batch of texts, each (B, C), in fp32 on the processor."""
-    encoded = opened.tokenizer(
-        list(texts), truncation=True, max_length=opened.spec.max_length, padding=True, return_tensors="pt"
-    )
+def outputs(opened: Opened, rows: Sequence[Row]) -> dict[str, NDArray[np.float32]]:
+    """What the graph of an encoder task must give for a padded batch of rows, in fp32 on the processor."""
+    specifics = cast(base.EncoderTrainTask, base.load(opened.manifest.task))
+    batch = encoder.Collator(opened.tokenizer)(encoder.inputs(rows))
+    temperature = torch.tensor(getattr(opened.spec.settings, "temperature", 1.0))
     with torch.inference_mode():
-        logits = opened.model(**encoded).logits
-    named = text_classification.outputs(logits, opened.spec)
+        named = specifics.outputs(opened.model(**batch), opened.spec, temperature)
     return {name: value.numpy() for name, value in named.items()}
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from headway.core import data, siblings
 from headway.core.data import Record
+from headway.core.errors import DataError, InputError
 from headway.core.report import Table
 
 FAMILY = "headway.core.tasks"
@@ -73,6 +74,8 @@ class Task(Protocol):
 
     Settings: type[msgspec.Struct]
     """what the task needs to know beyond labels; all fields have defaults"""
+    PLAIN: Mapping[int, tuple[str, ...]]
+    """fields of an input that is given as one text, or as so many texts"""
 
     def metric(self, settings: Any) -> str:
         """The figure that early stopping and the quality gate watch."""
@@ -115,6 +118,11 @@ class Task(Protocol):
 class EncoderTask(Task, Protocol):
     """A task whose answers come from one pass through an encoder."""
 
+    GRAPH: Mapping[str, tuple[str, ...]]
+    """the exported graph's outputs, float32, by name, with their dimensions: batch, length, classes, width"""
+    READ: tuple[str, ...]
+    """which of them `Output.logits` is: one, or several side by side in a last dimension of their own"""
+
     def rows(self, examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
         """The model's inputs, in order; `tokenizer` is a `tokenizers.Tokenizer`, whose truncation may change."""
         ...
@@ -122,6 +130,12 @@ class EncoderTask(Task, Protocol):
 
 FIGURES_FALLING = frozenset({"perplexity", "word_perplexity"})
 """metrics that are better when lower, and are no shares"""
+
+
+def joined(task: EncoderTask, outputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """What `Output.logits` are, for a batch (B, …), from a graph's outputs by name."""
+    parts = [outputs[name] for name in task.READ]
+    return parts[0] if len(parts) == 1 else np.stack(parts, axis=-1)
 
 
 def names() -> list[str]:
@@ -134,9 +148,35 @@ def load(name: str, option: str = "TASK") -> Task:
     return cast(Task, siblings.load(FAMILY, name, option))
 
 
-def spec(task: Task, manifest: Any) -> Spec:
-    """The spec in a checkpoint's or a bundle's manifest. Raises msgspec.ValidationError if it is malformed."""
-    return Spec(list(manifest.labels), manifest.max_length, msgspec.convert(manifest.settings, task.Settings))
+def spec(task: Task, manifest: Any, settings: Mapping[str, Any] | None = None) -> Spec:
+    """The spec in a checkpoint's or a bundle's manifest, or with other settings.
+
+    Raises msgspec.ValidationError if it is malformed.
+    """
+    own = msgspec.convert(settings or manifest.settings, task.Settings)
+    return Spec(list(manifest.labels), manifest.max_length, own)
+
+
+def read_input(task: Task, given: Any, place: int) -> Example:
+    """An input of a call: a text, a tuple of texts, or an object with the task's fields. Raises InputError."""
+    parts = given if isinstance(given, tuple) else (given,)
+    fields = given
+    if not isinstance(given, Mapping):
+        names = task.PLAIN.get(len(parts), ())
+        if not names or not all(isinstance(part, str) for part in parts):
+            wanted = [" and ".join(("a text",) * n) for n in task.PLAIN] + [
+                "an object with the task's fields"
+            ]
+            kind = type(given).__name__ if len(parts) == 1 else "a tuple"
+            raise InputError(place, f"must be {' or '.join(wanted)}, not {kind}")
+        fields = dict(zip(names, parts, strict=True))
+    try:
+        return task.read(Record(fields, "input", place), labelled=False)
+    except DataError as error:
+        plain = not isinstance(given, Mapping) or error.field is None
+        raise InputError(
+            place, error.problem if plain else f"field '{error.field}': {error.problem}"
+        ) from error
 
 
 def read_labelled(
@@ -160,15 +200,22 @@ def read_labelled(
     return examples
 
 
-def texts(examples: Iterable[Example]) -> list[str]:
-    """What a bundle's pipeline gets: the one text of each example."""
-    return [cast(Any, e).text for e in examples]
-
-
 def encode(
-    tokenizer: Any, texts: Sequence[Any], max_length: int, stride: int = 0, strategy: str = "longest_first"
+    tokenizer: Any,
+    texts: Sequence[Any],
+    max_length: int,
+    stride: int = 0,
+    strategy: str = "longest_first",
+    offsets: bool = True,
 ) -> Iterable[Any]:
-    """`tokenizers` encodings of texts or pairs; what does not fit is in each one's `overflowing`."""
+    """`tokenizers` encodings of texts or pairs; what does not fit is in each one's `overflowing`.
+
+    `offsets`: whether it matters where in the text each token is; it is faster where it does not.
+    """
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, stride=stride, strategy=strategy)
-    return cast(Iterable[Any], tokenizer.encode_batch(list(texts)))
+    if len(texts) == 1:  # no thread pool to wake
+        pair = texts[0] if isinstance(texts[0], tuple) else (texts[0],)
+        return [tokenizer.encode(*pair)]
+    many = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
+    return cast(Iterable[Any], many(list(texts)))

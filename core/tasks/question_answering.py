@@ -20,6 +20,10 @@ from headway.core.tasks import Output, Row, Spec, encode
 BEST = 20
 """starts and ends that are combined in each window, and candidates that are kept"""
 
+PLAIN = {2: ("question", "context")}
+GRAPH = {"start_logits": ("batch", "length"), "end_logits": ("batch", "length")}
+READ = ("start_logits", "end_logits")
+
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     stride: int = 64

@@ -25,6 +25,10 @@ FIGURE = {
 }
 """the figure by which each form of held-out data is judged"""
 
+PLAIN = {1: ("text",), 2: ("text1", "text2")}
+GRAPH = {"sentence_embedding": ("batch", "width")}
+READ = ("sentence_embedding",)
+
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pooling: Literal["cls", "mean", "max"] = "mean"
@@ -130,7 +134,7 @@ def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
     """One a text, in the order of the examples and their texts."""
     owner = [i for i, e in enumerate(examples) for _ in e.texts]
     texts = [text for e in examples for text in e.texts]
-    encodings = encode(tokenizer, texts, spec.max_length)
+    encodings = encode(tokenizer, texts, spec.max_length, offsets=False)
     return [
         Row(i, e.ids, e.type_ids, truncated=bool(e.overflowing))
         for i, e in zip(owner, encodings, strict=True)

@@ -16,6 +16,10 @@ from headway.core.data import Record
 from headway.core.figures import f1_macro
 from headway.core.tasks import Output, Row, Spec
 
+PLAIN: dict[int, tuple[str, ...]] = {}
+GRAPH = {"logits": ("batch", "length", "classes")}
+READ = ("logits",)
+
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     separator: str = "[SEP]"

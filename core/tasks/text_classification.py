@@ -17,8 +17,10 @@ from headway.core.tasks import Output, Row, Spec, encode
 
 FIELDS = {"single": "label", "multi": "labels", "regression": "score"}
 """where each kind has its gold answer"""
-OUTPUTS = ("logits", "probabilities")
-"""names of the exported graph's outputs, each (B, C) float32"""
+
+PLAIN = {1: ("text",), 2: ("text1", "text2")}
+GRAPH = {"logits": ("batch", "classes"), "probabilities": ("batch", "classes")}
+READ = ("logits",)
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -144,7 +146,7 @@ def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
     texts = [e.text if e.pair is None else (e.text, e.pair) for e in examples]
     return [
         Row(i, e.ids, e.type_ids, truncated=bool(e.overflowing))
-        for i, e in enumerate(encode(tokenizer, texts, spec.max_length))
+        for i, e in enumerate(encode(tokenizer, texts, spec.max_length, offsets=False))
     ]
 
 

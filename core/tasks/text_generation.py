@@ -13,6 +13,8 @@ from headway.core import report
 from headway.core.data import Record
 from headway.core.tasks import Spec
 
+PLAIN = {1: ("source",)}
+
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     max_new_tokens: int = 64

@@ -21,6 +21,10 @@ CANDIDATES = 50
 NEGATIVES = 4
 """passages that BM25 finds for each query to train against"""
 
+PLAIN = {2: ("query", "passage")}
+GRAPH = {"logits": ("batch", "classes"), "probabilities": ("batch", "classes")}
+READ = ("logits",)
+
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     temperature: float = 1.0
@@ -114,7 +118,7 @@ def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
     """One a passage, in the order of the examples and their passages."""
     owner = [i for i, e in enumerate(examples) for _ in e.passages]
     pairs = [(e.query, passage) for e in examples for passage in e.passages]
-    encodings = encode(tokenizer, pairs, spec.max_length)
+    encodings = encode(tokenizer, pairs, spec.max_length, offsets=False)
     return [
         Row(i, e.ids, e.type_ids, truncated=bool(e.overflowing))
         for i, e in zip(owner, encodings, strict=True)

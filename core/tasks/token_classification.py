@@ -19,6 +19,10 @@ from headway.core.tasks import Output, Row, Spec, encode
 WORD = re.compile(r"\w+|[^\w\s]")
 """what is a word of a text that comes without tokens"""
 
+PLAIN = {1: ("text",)}
+GRAPH = {"logits": ("batch", "length", "classes"), "probabilities": ("batch", "length", "classes")}
+READ = ("logits",)
+
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     scheme: Literal["bio", "bioes", "plain"] = "bio"

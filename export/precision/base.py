@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
+import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -12,20 +15,81 @@ from headway.core import siblings
 FAMILY = "headway.export.precision"
 
 
+Feeds = Sequence[Mapping[str, NDArray[Any]]]
+"""real inputs of the graph by name, each a batch without padding"""
+
+
 class Precision(Protocol):
     """What each module of this family defines."""
 
     ABOUT: str
     """one sentence for the model card"""
 
-    def convert(self, model: ir.Model) -> ir.Model:
-        """The variant's graph from the fp32 graph, which may be changed in place."""
+    def convert(self, model: ir.Model, kept: Collection[str], feeds: Feeds) -> ir.Model:
+        """The variant's graph from the fp32 graph, which may be changed in place.
+
+        Args:
+            model: the fp32 graph.
+            kept: names of the layers that stay as they are.
+            feeds: what the user's texts give the graph, for what must be calibrated.
+        """
         ...
 
 
 def load(name: str) -> Precision:
     """The precision of that name. Raises UsageError."""
     return cast(Precision, siblings.load(FAMILY, name, "--precision"))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer: a product with a constant matrix."""
+
+    name: str
+    """of its module in PyTorch"""
+    node: ir.Node
+    """MatMul"""
+    weight: NDArray[np.float32]  # (inputs, outputs)
+
+
+@dataclass(frozen=True)
+class Table:
+    """An embedding table whose rows are looked up."""
+
+    name: str
+    node: ir.Node
+    """Gather"""
+    rows: NDArray[np.float32]  # (V, D)
+
+
+SMALLEST_TABLE = 1 << 20
+"""elements of an embedding table that is worth converting"""
+
+
+def tables(model: ir.Model) -> list[Table]:
+    """The large embedding tables of an fp32 graph."""
+    found = []
+    for node in model.graph:
+        if node.op_type == "Gather" and (rows := matrix(node.inputs[0], SMALLEST_TABLE)) is not None:
+            found.append(Table(str(node.inputs[0].name).removesuffix(".weight"), node, rows))  # type: ignore[union-attr]
+    return found
+
+
+def layers(model: ir.Model) -> list[Layer]:
+    """The linear layers of an fp32 graph, in the order in which they are computed."""
+    found = []
+    for node in model.graph:
+        if node.op_type == "MatMul" and (weight := matrix(node.inputs[1])) is not None:
+            found.append(Layer(str(node.inputs[1].name).removesuffix(".weight"), node, weight))  # type: ignore[union-attr]
+    return found
+
+
+def matrix(value: ir.Value | None, least_size: int = 1) -> NDArray[np.float32] | None:
+    """The content of a two-dimensional float32 constant, None for anything else."""
+    if value is None or value.const_value is None or value.const_value.dtype != ir.DataType.FLOAT:
+        return None
+    array = value.const_value.numpy()
+    return array if array.ndim == 2 and array.size >= least_size else None
 
 
 class Writer:
@@ -57,9 +121,11 @@ class Writer:
         return made.outputs[0]
 
     def replace(self, node: ir.Node, by: ir.Value) -> None:
-        """Let `by` take the place of a node's only output, and remove the node."""
+        """Let `by` take the place and the name of a node's only output, and remove the node."""
+        name = node.outputs[0].name
         node.outputs[0].replace_all_uses_with(by, replace_graph_outputs=True)
         self.graph.remove(node, safe=True)
+        by.name = name
 
     def drop_unused_constants(self) -> None:
         used = {value for node in self.graph for value in node.inputs}

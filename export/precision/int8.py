@@ -8,13 +8,14 @@ Embedding tables are int8 with one scale per row.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from headway.export.precision.base import Writer
+from headway.export.precision.base import Feeds, Writer, layers, tables
 
 ABOUT = "8-bit products, one activation scale per token (no calibration data, independent of the batch)"
 
@@ -24,20 +25,19 @@ LARGEST_WEIGHT = 64
 """so that two products fit 16 bits, 2 * 255 * 64 < 2**15: processors without VNNI sum pairs of them so, and saturate"""
 LEAST_SCALE = np.array(1e-20, np.float32)
 """for a token that is all zeros"""
-SMALLEST_TABLE = 1 << 20
-"""elements of an embedding table that is worth quantizing"""
 
 
-def convert(model: ir.Model) -> ir.Model:
+def convert(model: ir.Model, kept: Collection[str], feeds: Feeds) -> ir.Model:
     writer = Writer(model)
     quantized: dict[
         ir.Value, tuple[ir.Value, ir.Value]
     ] = {}  # query, key and value share one quantized input
-    for node in list(model.graph):
-        if node.op_type == "MatMul" and (weight := _matrix(node.inputs[1])) is not None:
-            _matmul(writer, node, weight, quantized)
-        elif node.op_type == "Gather" and (table := _matrix(node.inputs[0], SMALLEST_TABLE)) is not None:
-            _embedding(writer, node, table)
+    for layer in layers(model):
+        if layer.name not in kept:
+            _matmul(writer, layer.node, layer.weight, quantized)
+    for table in tables(model):
+        if table.name not in kept:
+            _embedding(writer, table.node, table.rows)
     writer.drop_unused_constants()
     return model
 
@@ -98,11 +98,3 @@ def _rounded(weight: NDArray[Any], axis: int, largest: int) -> tuple[NDArray[np.
     """Symmetric int8 with one scale for each slice along the other axis; the scale keeps its dimension."""
     scale = np.maximum(np.abs(weight).max(axis=axis, keepdims=True) / largest, LEAST_SCALE).astype(np.float32)
     return np.clip(np.rint(weight / scale), -largest, largest).astype(np.int8), scale
-
-
-def _matrix(value: ir.Value | None, least_size: int = 1) -> NDArray[np.float32] | None:
-    """The content of a two-dimensional float32 constant, None for anything else."""
-    if value is None or value.const_value is None or value.const_value.dtype != ir.DataType.FLOAT:
-        return None
-    array = value.const_value.numpy()
-    return array if array.ndim == 2 and array.size >= least_size else None

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headway.core import siblings
-from headway.core.manifest import Bundle
+from headway.core.manifest import Graph
 from headway.runtime.ragged import Ragged
 
 FAMILY = "headway.runtime.backends"
@@ -36,8 +36,13 @@ class Engine(Protocol):
     DEVICES: tuple[str, ...]
     """devices it can run on: "cpu" """
 
-    def open_graph(self, graph: Path, manifest: Bundle, device: str, threads: int) -> Backend:
-        """Open a verified ONNX file on exactly this device. Raises UnavailableError or BundleError."""
+    def open_graph(
+        self, graph: Path, declared: Graph, read: Sequence[str], pad_id: int, device: str, threads: int
+    ) -> Backend:
+        """Open a verified ONNX file on exactly this device, to read the outputs of these names.
+
+        Raises UnavailableError or BundleError.
+        """
         ...
 
 

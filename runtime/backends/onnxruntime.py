@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from headway.core.errors import BundleError, UnavailableError
-from headway.core.manifest import Bundle
+from headway.core.manifest import Graph
 from headway.cpp_ext import mask, pad
 from headway.runtime.backends.base import Outputs
 from headway.runtime.ragged import Ragged
@@ -23,24 +23,27 @@ SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
 (int8 MiniLM-L6, 8 x 128 tokens, one thread: 26.7 against 8.7 ms; the whole model 81.7 against 62.8 ms)"""
 
 
-def open_graph(graph: Path, manifest: Bundle, device: str, threads: int) -> OnnxRuntime:
+def open_graph(
+    graph: Path, declared: Graph, read: Sequence[str], pad_id: int, device: str, threads: int
+) -> OnnxRuntime:
     try:
         import onnxruntime
     except ImportError as error:
         raise UnavailableError("onnxruntime", "pip install 'headway[cpu]'") from error
     if "CPUExecutionProvider" not in onnxruntime.get_available_providers():
         raise UnavailableError("onnxruntime's CPU provider", "pip install --force-reinstall onnxruntime")
-    return OnnxRuntime(onnxruntime, graph, manifest, threads)
+    return OnnxRuntime(onnxruntime, graph, declared, read, pad_id, threads)
 
 
 class OnnxRuntime:
     """One batch runs on all threads; of several batches, each runs on a thread of its own, which is faster."""
 
-    def __init__(self, onnxruntime: Any, graph: Path, manifest: Bundle, threads: int) -> None:
+    def __init__(
+        self, onnxruntime: Any, graph: Path, declared: Graph, read: Sequence[str], pad_id: int, threads: int
+    ) -> None:
         self._onnxruntime, self._graph, self._threads = onnxruntime, graph, threads
-        self._inputs = [tensor.name for tensor in manifest.inputs]
-        self._outputs = [tensor.name for tensor in manifest.outputs]
-        self._pad_id = manifest.pad_id
+        self._inputs = [tensor.name for tensor in declared.inputs]
+        self._outputs, self._pad_id = list(read), pad_id
         self._all_threads = self._session(threads)
 
     def run(self, batches: Sequence[Ragged]) -> list[Outputs]:

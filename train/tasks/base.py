@@ -88,6 +88,14 @@ class TrainTask(Protocol):
         ...
 
 
+class EncoderTrainTask(TrainTask, Protocol):
+    """The training side of a task whose answers come from one pass through an encoder."""
+
+    def outputs(self, said: Any, spec: Spec, temperature: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The exported graph's outputs (the task's `GRAPH`), from what the model said to a batch."""
+        ...
+
+
 def load(name: str) -> TrainTask:
     """The training side of a task. Raises UsageError."""
     return cast(TrainTask, siblings.load(FAMILY, name, "TASK"))

@@ -188,6 +188,10 @@ def _given(target: torch.Tensor | None) -> torch.Tensor:
 infer = encoder.inference(task)
 
 
+def outputs(said: Any, spec: Spec, temperature: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"sentence_embedding": said.logits.float()}
+
+
 def save(model: Any, tokenizer: PreTrainedTokenizerBase, spec: Spec, folder: Path) -> None:
     """As sentence-transformers saves: modules.json names the body, the pooling and the normalization."""
     encoder.save(model, tokenizer, spec, folder)

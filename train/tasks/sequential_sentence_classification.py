@@ -99,3 +99,8 @@ def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) ->
 infer = encoder.inference(task)
 
 save = encoder.save
+
+
+def outputs(said: Any, spec: Spec, temperature: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Probabilities are of sentences, which the graph does not know."""
+    return {"logits": said.logits.float()}

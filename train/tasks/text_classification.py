@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,9 +128,11 @@ infer = encoder.inference(task)
 save = encoder.save
 
 
-def outputs(logits: torch.Tensor, spec: Spec) -> dict[str, torch.Tensor]:
-    """The exported graph's outputs, for one label a text."""
-    return {
-        "logits": logits,
-        "probabilities": torch.softmax(logits.float() / spec.settings.temperature, dim=-1),
-    }
+def outputs(said: Any, spec: Spec, temperature: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A score has no probability: it stands in both outputs."""
+    logits = said.logits.float()
+    kind: str = spec.settings.kind
+    if kind == "regression":
+        return {"logits": logits, "probabilities": logits.clone()}
+    chances = torch.sigmoid if kind == "multi" else partial(torch.softmax, dim=-1)
+    return {"logits": logits, "probabilities": chances(logits / temperature)}

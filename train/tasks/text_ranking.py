@@ -83,3 +83,8 @@ def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) ->
 infer = encoder.inference(task)
 
 save = encoder.save
+
+
+def outputs(said: Any, spec: Spec, temperature: torch.Tensor) -> dict[str, torch.Tensor]:
+    logits = said.logits.float()
+    return {"logits": logits, "probabilities": torch.sigmoid(logits / temperature)}

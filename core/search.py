@@ -1,0 +1,136 @@
+"""How the next tokens are chosen: the settings of a search, with the names that `generate()` gives them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from headway.core.errors import UsageError
+
+NEW_TOKENS = 20
+"""tokens that are generated, at most, where no setting says how many: `generate()`'s own number"""
+
+LISTS = ("eos_token_id", "forced_eos_token_id")
+"""settings that `generate()` also takes as one number"""
+
+
+class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Greedy or beam search without sampling. Raises UsageError, naming the setting, for what makes no sense."""
+
+    max_new_tokens: int | None = None
+    """tokens that are generated, at most; goes before `max_length`"""
+    max_length: int | None = None
+    """tokens of prompt and continuation together, at most; an encoder-decoder's start token counts"""
+    min_new_tokens: int | None = None
+    """tokens before an end token may come; goes before `min_length`"""
+    min_length: int = 0
+    """tokens of prompt and continuation together before an end token may come"""
+    num_beams: int = 1
+    """continuations that are followed at once; 1: the most probable next token each time"""
+    num_return_sequences: int = 1
+    """hypotheses that are returned, best first; not more than beams"""
+    length_penalty: float = 1.0
+    """beams are compared by sum of log probabilities / tokens ** this"""
+    early_stopping: bool | Literal["never"] = False
+    """True: end with as many finished hypotheses as beams; False: when no beam is better now;
+    "never": when none can become better"""
+    repetition_penalty: float = 1.0
+    """scores of tokens already there are divided (if positive) or multiplied (if negative) by this"""
+    no_repeat_ngram_size: int = 0
+    """no sequence of so many tokens comes twice; 0: any may"""
+    bad_words_ids: list[list[int]] = []
+    """sequences of tokens that are never completed"""
+    suppress_tokens: list[int] = []
+    """tokens that never come"""
+    begin_suppress_tokens: list[int] = []
+    """tokens that do not come first"""
+    forced_bos_token_id: int | None = None
+    """the first token after a prompt of one token"""
+    forced_eos_token_id: list[int] = []
+    """the last token where the search would end for its length; one of these"""
+    renormalize_logits: bool = False
+    """probabilities sum to 1 again after all of the above"""
+    eos_token_id: list[int] = []
+    """tokens that end a hypothesis"""
+    decoder_start_token_id: int | None = None
+    """the prompt of an encoder-decoder"""
+
+    def __post_init__(self) -> None:
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(name, f"must be at least {least}, not {value}")
+        if self.num_return_sequences > self.num_beams:
+            raise UsageError(
+                "num_return_sequences",
+                f"{self.num_return_sequences} is more than num_beams, {self.num_beams}",
+            )
+        if not self.repetition_penalty > 0:
+            raise UsageError("repetition_penalty", f"must be above 0, not {self.repetition_penalty}")
+        if self.max_new_tokens is not None and (self.min_new_tokens or 0) > self.max_new_tokens:
+            raise UsageError("min_new_tokens", f"{self.min_new_tokens} is more than max_new_tokens")
+        if [] in self.bad_words_ids:
+            raise UsageError("bad_words_ids", "holds a sequence without tokens")
+
+    def changed(self, **settings: Any) -> Search:
+        """The same with other values for some settings. Raises UsageError for an unknown one or a bad value."""
+        for name, value in settings.items():
+            if name not in self.__struct_fields__:
+                raise UsageError(name, f"no such setting; there are {', '.join(self.__struct_fields__)}")
+            if name in LISTS and isinstance(value, int):
+                settings[name] = [value]
+        try:
+            return msgspec.convert(msgspec.to_builtins(self) | settings, type(self))
+        except msgspec.ValidationError as error:
+            raise UsageError("generation settings", str(error)) from error
+
+    def check(self, vocabulary: int) -> None:
+        """Raise UsageError for a token that the model does not have."""
+        for name in TOKENS:
+            for token in _flat(getattr(self, name)):
+                if not 0 <= token < vocabulary:
+                    raise UsageError(name, f"the model has no token {token}; it has {vocabulary}")
+
+    def longest(self, prompt: int) -> int:
+        """Tokens of prompt and continuation together, at most. Raises UsageError if none may be generated."""
+        if self.max_new_tokens is not None:
+            return prompt + self.max_new_tokens
+        if self.max_length is None:
+            return prompt + NEW_TOKENS
+        if self.max_length <= prompt:
+            raise UsageError(
+                "max_length", f"{self.max_length} leaves no room after a prompt of {prompt} tokens"
+            )
+        return self.max_length
+
+    def shortest(self, prompt: int) -> int:
+        """Tokens of prompt and continuation together before an end token may come."""
+        return self.min_length if self.min_new_tokens is None else prompt + self.min_new_tokens
+
+
+LEAST = {
+    "max_new_tokens": 1,
+    "max_length": 1,
+    "min_new_tokens": 0,
+    "min_length": 0,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "no_repeat_ngram_size": 0,
+}
+TOKENS = (
+    "bad_words_ids",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "eos_token_id",
+    "decoder_start_token_id",
+)
+
+
+def _flat(tokens: int | list[Any] | None) -> list[int]:
+    """Tokens of a setting that holds none, one, some, or sequences of them."""
+    if isinstance(tokens, list):
+        return [token for part in tokens for token in _flat(part)]
+    return [] if tokens is None else [tokens]

@@ -1,0 +1,189 @@
+"""What a graph's activations are on the user's texts, and the range that 8 bits are given for each."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from headway.core.threads import budget
+from headway.export.precision.base import Feeds
+
+ROWS = 1024
+"""tokens of each activation that are looked at in full; of the others only the largest of each channel counts"""
+PERCENTILE = 99.99
+"""per cent of an activation's elements that the percentile method represents without clipping"""
+BINS = 2048
+"""of the histogram that the entropy method reads"""
+LEVELS = 128
+"""magnitudes that int8 can tell apart"""
+MIGRATION = 0.5
+"""alpha of SmoothQuant: the share of the difficulty that goes from activations to weights"""
+LEAST = 1e-20
+"""range of an activation, or maximum of a channel, that is all zeros"""
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What one activation was on the feeds."""
+
+    rows: Array  # (R, D), a random choice of its tokens
+    most: Array  # (D,), largest magnitude of each channel over all tokens
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How one activation is to be quantized."""
+
+    limit: float
+    """magnitude that the largest level stands for; what is larger is clipped"""
+    migration: Array | None  # (D,), what each channel is divided by first; None for nothing
+    method: str
+    error: float
+    """mean squared error of the products, relative to their mean square"""
+
+
+def observe(model: ir.Model, values: Sequence[ir.Value], feeds: Feeds) -> dict[ir.Value, Observed]:
+    """Run the graph on the feeds and note what those values (…, D) are. Values of no tokens are left out."""
+    share = -(-ROWS // max(1, len(feeds)))
+    generator = np.random.default_rng(0)
+    rows: dict[ir.Value, list[Array]] = {value: [] for value in values}
+    most: dict[ir.Value, Array] = {}
+    for seen in _runs(model, values, feeds):
+        for value, array in seen.items():
+            flat = array.reshape(-1, array.shape[-1])  # (N, D)
+            largest = np.abs(flat).max(axis=0, initial=0)
+            most[value] = np.maximum(most[value], largest) if value in most else largest
+            picked = generator.choice(len(flat), size=min(share, len(flat)), replace=False)
+            rows[value].append(flat[np.sort(picked)])
+    return {value: Observed(np.concatenate(rows[value]), most[value]) for value in most}
+
+
+def largest(
+    model: ir.Model, values: Sequence[ir.Value], feeds: Feeds, below: float
+) -> dict[ir.Value, float]:
+    """Largest magnitude of each value on the feeds, not counting what is `below` or above it: fills of masks."""
+    found = dict.fromkeys(values, 0.0)
+    for seen in _runs(model, values, feeds):
+        for value, array in seen.items():
+            magnitude = np.abs(array)
+            found[value] = max(found[value], float(magnitude.max(initial=0, where=magnitude < below)))
+    return found
+
+
+def _runs(model: ir.Model, values: Sequence[ir.Value], feeds: Feeds) -> Iterator[dict[ir.Value, Array]]:
+    """What the values are, one feed after the other."""
+    outputs = list(model.graph.outputs)
+    extra = [value for value in dict.fromkeys(values) if value not in outputs and value.producer() is not None]
+    model.graph.outputs.extend(extra)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        try:
+            ir.save(model, path, external_data="weights")  # also for graphs above 2 GB
+        finally:
+            del model.graph.outputs[len(outputs) :]
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = budget()
+        options.log_severity_level = 3
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    wanted = {str(value.name): value for value in values}
+    taken = {tensor.name for tensor in session.get_inputs()}
+    for feed in feeds:
+        got = session.run(list(wanted), {name: array for name, array in feed.items() if name in taken})
+        yield dict(zip(wanted.values(), got, strict=True))
+
+
+def choose(observed: Observed, weight: Array, largest_weight: int) -> Choice:
+    """The range of an activation, and its migration, that give products with the weights (D, N) the least error.
+
+    Ranges are tried by three methods:
+    min-max: nothing is clipped.
+    percentile: 99.99 per cent of the elements are not (McKinstry et al. 2018, arXiv:1809.04191).
+    entropy: least Kullback-Leibler divergence of the histogram (Migacz, 8-bit inference with TensorRT, 2017).
+
+    Each also after SmoothQuant's migration (Xiao et al. 2022, arXiv:2211.10438): channel j of the activation is
+    divided by s_j = max|X_j|^alpha / max|W_j|^(1 - alpha), and row j of the weights multiplied by it.
+    """
+    return min(candidates(observed, weight, largest_weight), key=lambda choice: choice.error)
+
+
+def candidates(observed: Observed, weight: Array, largest_weight: int) -> list[Choice]:
+    """Every method with the error it leads to, those without migration first."""
+    expected = observed.rows @ weight  # (R, N)
+    found = []
+    for migration in (None, migrate(observed.most, np.abs(weight).max(axis=1))):
+        by = np.ones_like(observed.most) if migration is None else migration
+        moved = Observed(observed.rows / by, observed.most / by)
+        rounded = dequantized(weight * by[:, None], largest_weight)
+        for method, limit_of in METHODS.items():
+            limit = max(limit_of(moved), LEAST)
+            step = np.float32(limit / (LEVELS - 1))
+            levels = np.clip(np.rint(moved.rows / step), 1 - LEVELS, LEVELS - 1)
+            error = relative_error(levels * step @ rounded, expected)
+            found.append(Choice(limit, migration, method, error))
+    return found
+
+
+def min_max(observed: Observed) -> float:
+    return float(observed.most.max())
+
+
+def percentile(observed: Observed) -> float:
+    return float(np.percentile(np.abs(observed.rows), PERCENTILE))
+
+
+def entropy(observed: Observed) -> float:
+    """The range whose 128 levels tell most of the histogram of magnitudes."""
+    counts, edges = np.histogram(np.abs(observed.rows), bins=BINS, range=(0, max(min_max(observed), LEAST)))
+    divergence = {stop: _divergence(counts, stop) for stop in range(LEVELS, BINS + 1, 16)}
+    return float(edges[min(divergence, key=lambda stop: divergence[stop])])
+
+
+def _divergence(counts: NDArray[np.int64], stop: int) -> float:
+    """Of the first `stop` bins, with all that is clipped in the last, from the same in 128 levels."""
+    clipped = counts[:stop].astype(np.float64)
+    clipped[-1] += counts[stop:].sum()
+    starts = np.arange(LEVELS) * stop // LEVELS
+    filled = np.maximum(np.add.reduceat((counts[:stop] > 0).astype(np.float64), starts), 1)
+    levels = np.add.reduceat(counts[:stop].astype(np.float64), starts) / filled
+    spread = np.repeat(levels, np.diff([*starts, stop])) * (counts[:stop] > 0)
+    p, q = clipped / clipped.sum(), spread / max(spread.sum(), 1.0)
+    return float(np.sum(p[p > 0] * np.log(p[p > 0] / np.maximum(q[p > 0], 1e-12))))
+
+
+METHODS: dict[str, Callable[[Observed], float]] = {
+    "min-max": min_max,
+    "percentile": percentile,
+    "entropy": entropy,
+}
+
+
+def migrate(x_most: Array, w_most: Array) -> Array:
+    """SmoothQuant's divisor of each channel (D,) from the largest magnitudes of activations and weights."""
+    by = np.maximum(x_most, LEAST) ** MIGRATION / np.maximum(w_most, LEAST) ** (1 - MIGRATION)
+    return np.where((x_most > LEAST) & (w_most > LEAST), by, 1).astype(np.float32)
+
+
+def rounded(weight: Array, largest: int) -> tuple[NDArray[np.int8], Array]:
+    """Weights (D, N) as symmetric int8 and one scale for each output channel (N,)."""
+    scale = np.maximum(np.abs(weight).max(axis=0) / largest, LEAST).astype(np.float32)
+    return np.clip(np.rint(weight / scale), -largest, largest).astype(np.int8), scale
+
+
+def dequantized(weight: Array, largest: int) -> Array:
+    """What is left of weights after rounding."""
+    levels, scale = rounded(weight, largest)
+    return levels * scale
+
+
+def relative_error(found: Array, expected: Array) -> float:
+    """Mean squared error over mean square."""
+    return float(np.square(found - expected).mean() / max(float(np.square(expected).mean()), LEAST))
