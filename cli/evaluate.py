@@ -11,7 +11,7 @@ from headway.cli.lines import Place, write_lines
 from headway.cli.needs import needs
 from headway.cli.screen import bar, figures, say
 from headway.core import data as reader
-from headway.core import files, manifest, tasks
+from headway.core import files, hub, manifest, tasks
 from headway.core.calibration import expected_calibration_error
 from headway.core.errors import UsageError
 from headway.core.report import Report
@@ -37,7 +37,7 @@ def evaluate(
     Parameters
     ----------
     model
-        folder of a checkpoint or a bundle
+        folder of a checkpoint or a bundle, or a bundle's OWNER/NAME@COMMIT on the hub
     data
         labelled data: .jsonl, .csv, .parquet, plain .txt, or the folder of a retrieval collection
     precision
@@ -57,6 +57,7 @@ def evaluate(
     """
     if report is not None:
         files.refuse_taken(report, overwrite)
+    model = hub.located(model)
     if manifest.kind(model) == "bundle":
         name, examples, results = _bundle(model, data, columns, precision, threads)
     elif precision is not None:

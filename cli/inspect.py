@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from headway.cli.screen import table
+from headway.core import hub
 from headway.core.manifest import Bundle, Tensor
 
 
@@ -16,10 +17,11 @@ def inspect(bundle: Path, /, *, json: bool = False) -> None:
     Parameters
     ----------
     bundle
-        folder that `headway export` wrote
+        folder that `headway export` wrote, or OWNER/NAME@COMMIT on the hub
     json
         print the whole manifest as JSON
     """
+    bundle = hub.located(bundle)
     manifest = Bundle.read(bundle)
     manifest.verify(bundle)
     if json:

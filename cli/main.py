@@ -20,6 +20,7 @@ VERBS = {
     "predict": "Predict every record of a file with a bundle.",
     "bench": "Measure a bundle's speed and memory, beside peers.",
     "run": "Train and evaluate as a recipe says.",
+    "push": "Upload a bundle to a Hugging Face Hub.",
     "inspect": "Verify a bundle and show what it is.",
     "doctor": "Show what this machine can do and what is missing.",
     "demo": "The whole job on a small real case, offline.",

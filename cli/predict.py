@@ -32,7 +32,7 @@ def predict(
     Parameters
     ----------
     bundle
-        folder that `headway export` wrote
+        folder that `headway export` wrote, or OWNER/NAME@COMMIT on the hub
     input
         .jsonl, .csv or .parquet file; - for JSON Lines on standard input
     output

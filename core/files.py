@@ -86,10 +86,17 @@ def sha256(path: Path) -> str:
 
 def sha256_of_data(path: Path) -> str:
     """Hex SHA-256 of a data file; of a folder, over the hashes and names of all files in it."""
-    if not path.is_dir():
-        return sha256(path)
-    inside = sorted(p for p in path.rglob("*") if p.is_file())
-    lines = [f"{sha256(p)}  {p.relative_to(path).as_posix()}\n" for p in inside]
+    return _together(path, "*") if path.is_dir() else sha256(path)
+
+
+def sha256_of_weights(folder: Path) -> str:
+    """Hex SHA-256 over the hashes and names of a model's weights, in however many files they lie."""
+    return _together(folder, "*.safetensors")
+
+
+def _together(folder: Path, pattern: str) -> str:
+    inside = sorted(p for p in folder.rglob(pattern) if p.is_file())
+    lines = [f"{sha256(p)}  {p.relative_to(folder).as_posix()}\n" for p in inside]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

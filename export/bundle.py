@@ -14,8 +14,8 @@ import tokenizers
 import torch
 
 from headway.core import data, files, tasks
-from headway.core.errors import UnavailableError, UsageError
-from headway.core.manifest import NAME, Bundle, File, Variant
+from headway.core.errors import CheckpointError, UnavailableError, UsageError
+from headway.core.manifest import NAME, Bundle, Checkpoint, File, Variant
 from headway.core.progress import Progress, silent
 from headway.core.tasks import EncoderTask, Example
 from headway.core.threads import budget
@@ -24,7 +24,7 @@ from headway.export.gate import Proof
 from headway.export.options import ExportOptions
 from headway.runtime.load import TOKENIZER
 from headway.runtime.tokenize import open_tokenizer
-from headway.train import checkpoint
+from headway.train import checkpoint, foreign
 from headway.train.checkpoint import Opened
 
 CONFIG = "config.json"
@@ -48,18 +48,26 @@ def export(folder: Path, options: ExportOptions, progress: Progress = silent) ->
     """
     files.refuse_taken(options.output, options.overwrite)
     torch.set_num_threads(budget(options.threads))
-    opened = checkpoint.open_checkpoint(folder)
-    task = _task(opened, options)
+    folder = foreign.located(folder)
+    name = _task_name(folder, options)
+    task = _encoder_task(name)
     columns = data.parse_columns(options.columns)
     examples: list[Example] = []
     if options.eval is not None:
-        examples = tasks.read_labelled(task, options.eval, columns, opened.spec, split="dev")
+        examples = tasks.read_labelled(task, options.eval, columns, split="dev")
+    if (folder / NAME).is_file():
+        opened = checkpoint.open_checkpoint(folder)
+    else:
+        opened = checkpoint.open_foreign(folder, name, examples)
+    for example in examples:
+        task.check(example, opened.spec)
     own = examples
     if options.calibration is not None:
         own = [task.read(r, labelled=False) for r in data.read(options.calibration, columns)]
     with files.whole_folder(options.output, options.overwrite) as out:
         draft = _draft(opened, task, out)
         tokenizer = open_tokenizer(out / TOKENIZER)
+        parity.check_tokenizer(opened, tokenizer)
         compared = parity.rows(task, tokenizer, opened.spec, own)
         reference: dict[str, float] = {}
         if examples:
@@ -87,15 +95,24 @@ def export(folder: Path, options: ExportOptions, progress: Progress = silent) ->
     return Report(options.output, variants, reference)
 
 
-def _task(opened: Opened, options: ExportOptions) -> EncoderTask:
-    trained = opened.manifest.task
+def _task_name(folder: Path, options: ExportOptions) -> str:
+    """The task that a checkpoint was trained for; of other models the one asked for, or what its files tell."""
     if options.task is not None:
         tasks.load(options.task, "--task")
-        if options.task != trained:
-            raise UsageError("--task", f"is {options.task}, but {opened.folder} was trained for {trained}")
-    task = tasks.load(trained)
+    if not folder.is_dir():
+        raise CheckpointError(folder, "there is no such folder")
+    if not (folder / NAME).is_file():
+        return options.task or foreign.infer_task(folder)
+    trained = Checkpoint.read(folder).task
+    if options.task not in (None, trained):
+        raise UsageError("--task", f"is {options.task}, but {folder} was trained for {trained}")
+    return trained
+
+
+def _encoder_task(name: str) -> EncoderTask:
+    task = tasks.load(name)
     if not hasattr(task, "GRAPH"):
-        raise UnavailableError(f"export of {trained}", "this version exports the tasks of encoders")
+        raise UnavailableError(f"export of {name}", "this version exports the tasks of encoders")
     return cast(EncoderTask, task)
 
 
@@ -141,9 +158,8 @@ def _finish(proven: Bundle, metric: str, out: Path) -> None:
 
 
 def _source(opened: Opened) -> dict[str, Any]:
-    weights = opened.folder / "model.safetensors"
     return {
-        "weights_sha256": files.sha256(weights) if weights.is_file() else "",
+        "weights_sha256": files.sha256_of_weights(opened.folder),
         "started_from": opened.manifest.model,
         "training_data": opened.manifest.training_data,
         "metrics": opened.manifest.metrics,

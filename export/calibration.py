@@ -67,9 +67,7 @@ def observe(model: ir.Model, values: Sequence[ir.Value], feeds: Feeds) -> dict[i
     return {value: Observed(np.concatenate(rows[value]), most[value]) for value in most}
 
 
-def largest(
-    model: ir.Model, values: Sequence[ir.Value], feeds: Feeds, below: float
-) -> dict[ir.Value, float]:
+def largest(model: ir.Model, values: Sequence[ir.Value], feeds: Feeds, below: float) -> dict[ir.Value, float]:
     """Largest magnitude of each value on the feeds, not counting what is `below` or above it: fills of masks."""
     found = dict.fromkeys(values, 0.0)
     for seen in _runs(model, values, feeds):
@@ -82,17 +80,22 @@ def largest(
 def _runs(model: ir.Model, values: Sequence[ir.Value], feeds: Feeds) -> Iterator[dict[ir.Value, Array]]:
     """What the values are, one feed after the other."""
     outputs = list(model.graph.outputs)
-    extra = [value for value in dict.fromkeys(values) if value not in outputs and value.producer() is not None]
+    extra = [
+        value for value in dict.fromkeys(values) if value not in outputs and value.producer() is not None
+    ]
     model.graph.outputs.extend(extra)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         try:
             ir.save(model, path, external_data="weights")  # also for graphs above 2 GB
         finally:
-            del model.graph.outputs[len(outputs) :]
+            model.graph.outputs[len(outputs) :] = []
         options = ort.SessionOptions()
         options.intra_op_num_threads = budget()
         options.log_severity_level = 3
+        options.add_session_config_entry(
+            "session.disable_quant_qdq", "1"
+        )  # what the graph says, step by step
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     wanted = {str(value.name): value for value in values}
     taken = {tensor.name for tensor in session.get_inputs()}
@@ -101,7 +104,7 @@ def _runs(model: ir.Model, values: Sequence[ir.Value], feeds: Feeds) -> Iterator
         yield dict(zip(wanted.values(), got, strict=True))
 
 
-def choose(observed: Observed, weight: Array, largest_weight: int) -> Choice:
+def choose(observed: Observed, weight: Array, largest_weight: int, gain: float) -> Choice:
     """The range of an activation, and its migration, that give products with the weights (D, N) the least error.
 
     Ranges are tried by three methods:
@@ -110,9 +113,11 @@ def choose(observed: Observed, weight: Array, largest_weight: int) -> Choice:
     entropy: least Kullback-Leibler divergence of the histogram (Migacz, 8-bit inference with TensorRT, 2017).
 
     Each also after SmoothQuant's migration (Xiao et al. 2022, arXiv:2211.10438): channel j of the activation is
-    divided by s_j = max|X_j|^alpha / max|W_j|^(1 - alpha), and row j of the weights multiplied by it.
+    divided by s_j = max|X_j|^alpha / max|W_j|^(1 - alpha), and row j of the weights multiplied by it. As that may
+    cost a product at run time, it must bring the error below `gain` times the least error without it.
     """
-    return min(candidates(observed, weight, largest_weight), key=lambda choice: choice.error)
+    found = candidates(observed, weight, largest_weight)
+    return min(found, key=lambda choice: choice.error / (1 if choice.migration is None else gain))
 
 
 def candidates(observed: Observed, weight: Array, largest_weight: int) -> list[Choice]:

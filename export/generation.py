@@ -12,8 +12,9 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from headway.core.errors import CheckpointError
+from headway.core.errors import CheckpointError, UnavailableError
 from headway.core.manifest import Graph, Tensor
+from headway.core.search import Search
 from headway.export import contract, graph
 from headway.train.checkpoint import Opened
 
@@ -22,6 +23,46 @@ ROWS, STEP, PAST, LENGTH = 2, 3, 5, 7
 
 SUMS = ("past + step", "step + past")
 """how torch names the tokens in the cache after a step"""
+
+NO_EFFECT = frozenset(
+    {
+        *("do_sample", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p"),  # of sampling
+        *("epsilon_cutoff", "eta_cutoff"),
+        *("use_cache", "cache_implementation", "cache_config", "max_cache_len", "prefill_chunk_size"),
+        *("compile_config", "disable_compile", "continuous_batching_config"),
+        *("output_attentions", "output_hidden_states", "output_scores", "output_logits"),
+        *(
+            "return_dict_in_generate",
+            "transformers_version",
+            "_from_model_config",
+            "bos_token_id",
+            "pad_token_id",
+        ),
+        *("num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold"),
+        *(
+            "max_matching_ngram_size",
+            "assistant_lookbehind",
+            "target_lookbehind",
+            "assistant_ensemble_weight",
+        ),
+    }
+)
+"""settings of `generate()` that change nothing in a search without sampling and without a second model"""
+NEUTRAL = {
+    "renormalize_logits": False,
+    "remove_invalid_values": False,
+    "low_memory": False,
+    "token_healing": False,
+    "use_mtp": False,
+    "is_assistant": False,
+    "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+    "guidance_scale": 1.0,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "penalty_alpha": 0.0,
+}
+"""values of the others that change nothing either"""
 
 Named = dict[str, torch.Tensor]
 
@@ -45,12 +86,37 @@ def build(opened: Opened) -> dict[str, Traced]:
     return {"encoder": _encoder(opened, probe), "decoder": _crossed_decoder(opened, probe)}
 
 
+def settings(opened: Opened) -> Search:
+    """The model's own settings for generation, as `generate()` of it would use them with do_sample=False.
+
+    Raises UnavailableError, naming the setting, for one that changes what is generated and is not in `Search`.
+    """
+    given = {n: v for n, v in opened.model.generation_config.to_dict().items() if v is not None}
+    for name, value in given.items():
+        if name not in (*Search.__struct_fields__, *NO_EFFECT) and value != NEUTRAL.get(name):
+            raise UnavailableError(
+                f"the generation setting {name}={value!r} of {opened.folder}",
+                "remove it from generation_config.json if the model writes well without it",
+            )
+    if opened.model.config.is_encoder_decoder:
+        given.setdefault("decoder_start_token_id", given.get("bos_token_id"))
+    return Search().changed(**{n: v for n, v in given.items() if n in Search.__struct_fields__})
+
+
+def longest(opened: Opened) -> int | None:
+    """Tokens that the decoder has positions for; None where they are not limited."""
+    model = opened.model
+    decoder = getattr(model, "decoder", model) if model.config.model_type == "encoder-decoder" else model
+    found = getattr(decoder.config, "max_position_embeddings", None)
+    return None if found is None else int(found)
+
+
 def _encoder(opened: Opened, probe: Probe) -> Traced:
     """input_ids, attention_mask (batch, length) → keys and values of each cross-attention."""
     inputs = [_tensor(name, torch.int64, "batch", "length") for name in ("input_ids", "attention_mask")]
     outputs = [_tensor(n, t.dtype, "batch", t.shape[1], "length", t.shape[3]) for n, t in probe.cross.items()]
-    ids = torch.ones(ROWS, LENGTH, dtype=torch.int64)
-    return _trace(opened, _Encoder(opened.model), inputs, outputs, {"input_ids": ids, "attention_mask": ids})
+    samples = {t.name: torch.ones(ROWS, LENGTH, dtype=torch.int64) for t in inputs}  # not one tensor twice
+    return _trace(opened, _Encoder(opened.model), inputs, outputs, samples)
 
 
 def _decoder(opened: Opened, probe: Probe) -> Traced:
@@ -128,7 +194,7 @@ def _probe(opened: Opened) -> Probe:
         )
     ids, target = torch.ones(ROWS, LENGTH, dtype=torch.int64), torch.ones(ROWS, PAST, dtype=torch.int64)
     crossed = model.config.is_encoder_decoder
-    with torch.inference_mode():
+    with torch.no_grad():
         given = {"input_ids": ids, "decoder_input_ids": target} if crossed else {"input_ids": target}
         said = model(**given, use_cache=True)
     pair = said.past_key_values

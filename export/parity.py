@@ -65,13 +65,29 @@ def rows(task: EncoderTask, tokenizer: Any, spec: Spec, own: Sequence[Example]) 
     every = max(1, len(own) // OWN)
     chosen = task.rows(own[::every][:OWN], tokenizer, short) if own else []
     chosen = [row for row in chosen if row.ids][:OWN]
-    shipped = resources.files("headway.export").joinpath("parity_texts.txt").read_text("utf-8").splitlines()
+    shipped = _shipped()
     pairs = list(zip(shipped[::3], shipped[1::3], strict=False))
     chosen += [Row(0, e.ids, e.type_ids) for e in tasks.encode(tokenizer, shipped, longest)]
     chosen += [Row(0, e.ids, e.type_ids) for e in tasks.encode(tokenizer, pairs, longest)]
     endless = " ".join(shipped * (1 + longest // len(shipped)))
     (long,) = tasks.encode(tokenizer, [endless], longest)
     return chosen + [Row(0, long.ids[:n], long.type_ids[:n]) for n in (*LENGTHS, longest) if n <= longest]
+
+
+def check_tokenizer(opened: Opened, tokenizer: Any) -> None:
+    """Raise GateError if the bundle's tokenizer splits a text otherwise than the model's own does."""
+    texts = _shipped()
+    longest = min(opened.spec.max_length, LONGEST)
+    own = opened.tokenizer(texts, truncation=True, max_length=longest)["input_ids"]
+    bundled = [e.ids for e in tasks.encode(tokenizer, texts, longest)]
+    other = sum(a != b for a, b in zip(own, bundled, strict=True))
+    if other:
+        raise GateError("parity", "tokenizer", "texts split into other tokens", other, 0)
+
+
+def _shipped() -> list[str]:
+    """headway's own texts, in many scripts."""
+    return resources.files("headway.export").joinpath("parity_texts.txt").read_text("utf-8").splitlines()
 
 
 def reference(opened: Opened, task: EncoderTask, compared: Sequence[Row], progress: Progress) -> Answers:

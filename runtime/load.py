@@ -8,7 +8,7 @@ from typing import cast
 
 import msgspec
 
-from headway.core import hardware, manifest, tasks
+from headway.core import hardware, hub, manifest, tasks
 from headway.core.errors import BundleError, UnavailableError, UsageError
 from headway.core.tasks import EncoderTask, Spec
 from headway.core.threads import budget as thread_budget
@@ -32,7 +32,7 @@ def load(
     """Open a bundle for prediction.
 
     Args:
-        bundle: the folder that `headway export` wrote.
+        bundle: the folder that `headway export` wrote, or owner/name@commit on the hub, as `headway push` prints it.
         device: where to run; the device asked for is the device used.
         backend: name of an engine, or "auto": the first that runs on the device.
         precision: name of a variant, or "auto": int8 where the bundle has it and 8-bit products are fast, else fp32.
@@ -41,9 +41,9 @@ def load(
     Raises:
         BundleError: missing, damaged, tampered with, or of an unknown format.
         UsageError: an unknown precision, backend, or number.
-        UnavailableError: no engine for the device, or the engine is not installed.
+        UnavailableError: no engine for the device, or the engine is not installed; the hub cannot be reached.
     """
-    folder = Path(bundle)
+    folder = hub.located(bundle)
     if batch_tokens < 1:
         raise UsageError("--batch-tokens", f"must be at least 1, not {batch_tokens}")
     budget = thread_budget(threads)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import settings
@@ -33,6 +33,15 @@ class Ran(NamedTuple):
 
 
 Run = Callable[..., Ran]
+
+
+def rows_of(opened: Any, texts: Sequence[str]) -> Any:
+    """What an opened text classifier reads of each text."""
+    from headway.core import tasks
+
+    task: Any = tasks.load("text-classification")
+    examples = [tasks.read_input(task, text, i) for i, text in enumerate(texts)]
+    return task.rows(examples, opened.tokenizer.backend_tokenizer, opened.spec)
 
 
 def records(name: str, count: int, labels: Sequence[str] = LABELS) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,23 @@ import onnx_ir as ir
 import pytest
 from onnxruntime.quantization import quantize_dynamic
 
+from headway.core import tasks
 from headway.core.errors import CheckpointError, DataError, GateError, OutputError, UsageError
-from headway.core.manifest import Bundle, Tensor
+from headway.core.manifest import Bundle, Graph, Tensor
 from headway.core.progress import silent
 from headway.core.tolerance import PRECISION
 from headway.export import contract, parity
 from headway.export.bundle import export
 from headway.export.options import ExportOptions
 from headway.export.parity import Parity
-from headway.export.precision import int8
+from headway.export.precision import base, int8
+from headway.export.precision.base import Feeds
 from headway.runtime import load
+from headway.runtime.backends.base import Backend
 from headway.runtime.backends.onnxruntime import open_graph
-from headway.runtime.tokenize import Tokenizer
+from headway.runtime.ragged import Ragged
 from headway.train import checkpoint as pytorch
-from tests.conftest import write_jsonl
+from tests.conftest import rows_of, write_jsonl
 from tests.tolerance import MODEL, NEIGHBOURS
 
 Plant = Callable[[ir.Model], None]
@@ -55,10 +58,10 @@ def ops(model: onnx.ModelProto) -> Counter[str]:
 def test_logits_are_pytorchs(
     precision: str, size: int, opened: pytorch.Opened, bundle: Path, manifest: Bundle, texts: list[str]
 ) -> None:
-    backend = open_graph(bundle / precision / "model.onnx", manifest, "cpu", 1)
-    tokenizer = Tokenizer(bundle / "tokenizer.json", manifest.max_length)
-    parts = [texts[begin : begin + size] for begin in range(0, len(texts), size)]
-    found = [backend.run([tokenizer(part)[0]])[0] for part in parts]
+    backend = opened_graph(bundle / precision / "model.onnx", manifest, ("logits", "probabilities"))
+    rows = rows_of(opened, texts)
+    parts = [rows[begin : begin + size] for begin in range(0, len(rows), size)]
+    found = [backend.run([Ragged.of(part)])[0] for part in parts]
     expected = [pytorch.outputs(opened, part) for part in parts]
     for name in ("logits", "probabilities"):
         ours, theirs = (np.concatenate([batch[name] for batch in side]) for side in (found, expected))
@@ -70,8 +73,8 @@ def test_logits_are_pytorchs(
 def test_the_manifest_tells_what_was_measured(precision: str, manifest: Bundle) -> None:
     told = manifest.variants[precision].parity
     limits = PRECISION[precision]
-    assert told["texts"] > 90
-    assert (told["shortest"], told["longest"]) == (3, manifest.max_length)
+    assert told["rows"] > 90
+    assert (told["shortest"], told["longest"]) == (1, manifest.max_length)
     assert told["batches"] == list(parity.BATCHES)
     assert 0 < told["mean"] <= told["worst"] <= limits.worst
     assert told["mean"] <= limits.mean
@@ -87,18 +90,19 @@ def test_the_card_names_every_variant(bundle: Path, manifest: Bundle) -> None:
         assert f"{variant.quality['accuracy']:.4f}" in card
 
 
-def test_another_process_writes_the_same_bytes(bundle: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_another_process_writes_the_same_bytes(
+    bundle: Path, checkpoint: Path, dev_file: Path, tmp_path: Path
+) -> None:
     code = (
         "import sys; from pathlib import Path\n"
         "from headway.export.bundle import export\n"
         "from headway.export.options import ExportOptions\n"
-        "export(Path(sys.argv[1]), ExportOptions(output=Path(sys.argv[2]), threads=1))"
+        "export(Path(sys.argv[1]), ExportOptions(output=Path(sys.argv[2]), eval=Path(sys.argv[3]), threads=1))"
     )
-    command = [sys.executable, "-c", code, str(checkpoint), str(tmp_path / "other")]
+    command = [sys.executable, "-c", code, str(checkpoint), str(tmp_path / "other"), str(dev_file)]
     subprocess.run(command, check=True, capture_output=True)
     ours, others = Bundle.read(bundle), Bundle.read(tmp_path / "other")
-    for name in ours.files.keys() - {"README.md"}:  # without --eval the card has no accuracy
-        assert ours.files[name] == others.files[name], name
+    assert ours == others
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -143,10 +147,15 @@ def test_graphs_tell_nothing_of_the_machine(bundle: Path) -> None:
         assert b"site-packages" not in content
 
 
+def opened_graph(graph: Path, manifest: Bundle, read: Sequence[str] = ("logits",)) -> Backend:
+    return open_graph(graph, manifest.graphs["model"], read, manifest.pad_id, "cpu", 1)
+
+
 def measured(graph: Path, bundle: Path, manifest: Bundle, opened: pytorch.Opened, texts: list[str]) -> Parity:
-    tokenizer = Tokenizer(bundle / "tokenizer.json", manifest.max_length)
-    expected = parity.reference(opened, texts, silent)
-    return parity.measure(tokenizer, open_graph(graph, manifest, "cpu", 1), texts, expected, silent, "")
+    task: Any = tasks.load("text-classification")
+    rows = rows_of(opened, texts)
+    expected = parity.reference(opened, task, rows, silent)
+    return parity.measure(task, opened.spec, opened_graph(graph, manifest), rows, expected, silent, "")
 
 
 def test_int8_is_independent_of_neighbours_and_the_usual_way_is_not(
@@ -183,8 +192,8 @@ def test_large_embedding_tables_are_int8(
     bundle: Path, manifest: Bundle, opened: pytorch.Opened, texts: list[str], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(int8, "SMALLEST_TABLE", 1000)
-    model = int8.convert(ir.load(bundle / "fp32" / "model.onnx"))
+    monkeypatch.setattr(base, "SMALLEST_TABLE", 1000)
+    model = int8.convert(ir.load(bundle / "fp32" / "model.onnx"), (), ())
     ir.save(model, tmp_path / "model.onnx")
     onnx.checker.check_model(str(tmp_path / "model.onnx"), full_check=True)
     found = measured(tmp_path / "model.onnx", bundle, manifest, opened, texts)
@@ -195,14 +204,15 @@ def test_large_embedding_tables_are_int8(
 
 def test_all_breaches_of_the_contract_are_told_together(bundle: Path, manifest: Bundle) -> None:
     model = ir.load(bundle / "fp32" / "model.onnx")
-    contract.check(model, manifest.inputs, manifest.outputs, "checkpoint")
-    inputs = [Tensor(name="input_ids", dtype="int32", shape=["batch", "length"]), *manifest.inputs[2:]]
+    declared = manifest.graphs["model"]
+    contract.check(model, declared, "checkpoint")
+    inputs = [Tensor(name="input_ids", dtype="int32", shape=["batch", "length"]), *declared.inputs[2:]]
     outputs = [
         Tensor(name="logits", dtype="float32", shape=["batch", 99]),
         Tensor(name="embedding", dtype="float32", shape=["batch"]),
     ]
     with pytest.raises(CheckpointError) as caught:
-        contract.check(model, inputs, outputs, "checkpoint")
+        contract.check(model, Graph(inputs=inputs, outputs=outputs), "checkpoint")
     for problem in (
         "input 'attention_mask' is not declared",
         "input 'input_ids' is int64['batch', 'length'], not int32['batch', 'length']",
@@ -219,8 +229,8 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[Plant], None]:
     convert = int8.convert
 
     def with_fault(fault: Plant) -> None:
-        def wrong(model: ir.Model) -> ir.Model:
-            converted = convert(model)
+        def wrong(model: ir.Model, kept: Collection[str], feeds: Feeds) -> ir.Model:
+            converted = convert(model, kept, feeds)
             fault(converted)
             return converted
 
@@ -265,7 +275,7 @@ def test_a_variant_that_lost_quality_is_no_bundle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plant(turned_around)
-    monkeypatch.setattr(parity, "gate", lambda precision, measured: None)
+    monkeypatch.setattr(parity, "problem", lambda precision, measured: None)
     answers: Any = load(bundle, precision="fp32")(texts)
     rows = [{"text": t, "label": a.label} for t, a in zip(texts, answers, strict=True)]
     data = write_jsonl(tmp_path / "eval.jsonl", rows)  # on which the checkpoint is always right
@@ -280,21 +290,25 @@ def test_a_variant_that_lost_quality_is_no_bundle(
 @pytest.mark.parametrize("value", [10.0, float("nan")])
 def test_every_figure_is_gated(figure: str, value: float) -> None:
     good = {"worst": 0.0, "mean": 0.0, "neighbours": 0.0}
-    places = {"texts": 1, "shortest": 3, "longest": 3, "agreement": 1.0}
-    parity.gate("fp32", Parity(**good, **places))  # type: ignore[arg-type]
-    with pytest.raises(GateError) as caught:
-        parity.gate("fp32", Parity(**good | {figure: value}, **places))  # type: ignore[arg-type]
-    assert (caught.value.figure, caught.value.variant) == (figure, "fp32")
+    places = {"rows": 1, "shortest": 3, "longest": 3, "agreement": 1.0}
+    assert parity.problem("fp32", Parity(**good, **places)) is None  # type: ignore[arg-type]
+    found = parity.problem("fp32", Parity(**good | {figure: value}, **places))  # type: ignore[arg-type]
+    assert found is not None
+    assert (found.figure, found.variant) == (figure, "fp32")
 
 
-def test_texts_to_compare_on_are_of_many_lengths() -> None:
-    own = [f"own text {i}" for i in range(1000)]
-    chosen = parity.texts(own)
-    assert set(chosen[: parity.OWN_TEXTS]) <= set(own)
-    assert chosen[parity.OWN_TEXTS] not in own
-    counts = {len(t.split()) for t in chosen}
-    assert {1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610} <= counts
-    assert any(not t.isascii() for t in chosen)
+def test_inputs_to_compare_on_are_of_every_length(opened: pytorch.Opened) -> None:
+    task: Any = tasks.load("text-classification")
+    own = [tasks.read_input(task, f"own text {i}", i) for i in range(1000)]
+    raw = opened.tokenizer.backend_tokenizer
+    rows = parity.rows(task, raw, opened.spec, own)
+    ours = [row.ids for row in task.rows(own, raw, opened.spec)]
+    assert all(row.ids in ours for row in rows[: parity.OWN])
+    assert rows[parity.OWN].ids not in ours
+    lengths = {len(row.ids) for row in rows}
+    assert {n for n in parity.LENGTHS if n <= opened.spec.max_length} <= lengths
+    assert max(lengths) == opened.spec.max_length
+    assert any(1 in row.types for row in rows)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from headway.core.progress import silent
 from headway.train import checkpoint as opener
 from headway.train import encoder, fit
 from headway.train.options import TrainOptions
-from tests.conftest import MAX_LENGTH, records, write_jsonl
+from tests.conftest import MAX_LENGTH, records, rows_of, write_jsonl
 from tests.tolerance import TOLERANCE
 
 TASK = tasks.load("text-classification")
@@ -58,7 +58,7 @@ def test_plain_transformers_opens_it(checkpoint: Path, texts: list[str]) -> None
     batch = tokenizer(texts, truncation=True, max_length=MAX_LENGTH, padding=True, return_tensors="pt")
     with torch.inference_mode():
         logits = model(**batch).logits.numpy()
-    ours = opener.outputs(opener.open_checkpoint(checkpoint), texts)
+    ours = opener.outputs(opened := opener.open_checkpoint(checkpoint), rows_of(opened, texts))
     np.testing.assert_array_equal(ours["logits"], logits)
     np.testing.assert_allclose(ours["probabilities"].sum(-1), 1, *TOLERANCE["float32"])
     assert list(model.config.id2label.values()) == Checkpoint.read(checkpoint).labels
@@ -90,7 +90,7 @@ def test_predict_keeps_the_order_and_tells_what_was_cut(checkpoint: Path, texts:
     opened = opener.open_checkpoint(checkpoint)
     examples = [TASK.read(data.Record({"text": t}, "", i), labelled=False) for i, t in enumerate(texts)]
     results: Any = opener.predict(opened, examples)
-    alone = np.concatenate([opener.outputs(opened, [t])["probabilities"] for t in texts])
+    alone = np.concatenate([opener.outputs(opened, [r])["probabilities"] for r in rows_of(opened, texts)])
     found = np.array([list(r.scores.values()) for r in results])
     np.testing.assert_allclose(found, alone, rtol=1e-3, atol=TOLERANCE["float32"][1])
     lengths = [len(opened.tokenizer(t)["input_ids"]) for t in texts]

@@ -18,7 +18,7 @@ from headway.core.errors import CheckpointError, HeadwayError
 from headway.core.manifest import Checkpoint
 from headway.core.progress import Progress, silent
 from headway.core.tasks import Example, Result, Row, Spec
-from headway.train import encoder
+from headway.train import encoder, foreign
 from headway.train.options import TrainOptions
 from headway.train.quiet import quiet
 from headway.train.tasks import base
@@ -37,7 +37,15 @@ class Opened:
 
 def open_checkpoint(folder: Path) -> Opened:
     """Open what `headway train` wrote. Raises CheckpointError."""
-    manifest = Checkpoint.read(folder)
+    return _opened(folder, Checkpoint.read(folder))
+
+
+def open_foreign(folder: Path, task: str, examples: Sequence[Example]) -> Opened:
+    """Open a model that headway did not train, for a task; labelled examples tell more of it. Raises CheckpointError."""
+    return _opened(folder, foreign.describe(folder, task, open_tokenizer(str(folder)), examples))
+
+
+def _opened(folder: Path, manifest: Checkpoint) -> Opened:
     try:
         spec = tasks.spec(tasks.load(manifest.task), manifest)
     except msgspec.ValidationError as error:

@@ -22,18 +22,26 @@ IGNORED = -100
 
 
 def pretrained(auto: Any, name: str, labels: Sequence[str] | None, fresh: bool, **settings: Any) -> Any:
-    """A transformers model from a folder or hub name, fp32, from safetensors, running no code that comes with it."""
+    """A transformers model from a folder or hub name, fp32, from safetensors, running no code that comes with it.
+
+    `fresh`: what the files lack begins at random; else that raises ValueError.
+    """
     if labels is not None:
         settings["id2label"] = dict(enumerate(labels))
         settings["label2id"] = {label: i for i, label in enumerate(labels)}
-    return auto.from_pretrained(
+    model, loaded = auto.from_pretrained(
         name,
         ignore_mismatched_sizes=fresh,
         use_safetensors=True,
         trust_remote_code=False,
         dtype=torch.float32,
+        output_loading_info=True,
         **settings,
     )
+    absent = [key for key in loaded["missing_keys"] if labels is not None or "pooler" not in key]
+    if absent and not fresh:
+        raise ValueError(f"its files have no weights for {', '.join(sorted(absent)[:3])}")
+    return model
 
 
 def inputs(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -164,11 +164,9 @@ def read_input(task: Task, given: Any, place: int) -> Example:
     if not isinstance(given, Mapping):
         names = task.PLAIN.get(len(parts), ())
         if not names or not all(isinstance(part, str) for part in parts):
-            wanted = [" and ".join(("a text",) * n) for n in task.PLAIN] + [
-                "an object with the task's fields"
-            ]
-            kind = type(given).__name__ if len(parts) == 1 else "a tuple"
-            raise InputError(place, f"must be {' or '.join(wanted)}, not {kind}")
+            forms = ["a text" if n == 1 else f"a tuple ({', '.join(own)})" for n, own in task.PLAIN.items()]
+            wanted = ", ".join([*forms, "or an object with the task's fields"])
+            raise InputError(place, f"must be {wanted}, not {type(given).__name__}")
         fields = dict(zip(names, parts, strict=True))
     try:
         return task.read(Record(fields, "input", place), labelled=False)

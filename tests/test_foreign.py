@@ -1,0 +1,207 @@
+"""Models that headway did not train: what their files tell, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from headway.core.errors import CheckpointError, DataError, GateError, UsageError
+from headway.core.manifest import Bundle
+from headway.export.bundle import export
+from headway.export.options import ExportOptions
+from headway.runtime import load
+from headway.train import foreign
+from tests import corpora
+
+HEADS: dict[str, Any] = {
+    "text-classification": transformers.AutoModelForSequenceClassification,
+    "token-classification": transformers.AutoModelForTokenClassification,
+    "question-answering": transformers.AutoModelForQuestionAnswering,
+}
+
+
+def with_head(task: str, pretrained: Path, folder: Path, **settings: Any) -> Path:
+    """A tiny model of a task as transformers saves it, with a random head."""
+    torch.manual_seed(0)
+    model = HEADS[task].from_pretrained(pretrained, **settings)
+    model.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(pretrained).save_pretrained(folder)
+    return folder
+
+
+def change(path: Path, **fields: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | fields), encoding="utf-8")
+
+
+@pytest.mark.parametrize("task", HEADS)
+def test_the_task_is_told_by_the_head(task: str, pretrained: Path, tmp_path: Path) -> None:
+    folder = with_head(task, pretrained, tmp_path / "model")
+    assert foreign.infer_task(folder) == task
+    export(folder, ExportOptions(output=tmp_path / "bundle", precision="fp32", threads=1))
+    bundle = Bundle.read(tmp_path / "bundle")
+    assert (bundle.task, bundle.max_length) == (task, 64)
+    assert bundle.labels == ([] if task == "question-answering" else ["LABEL_0", "LABEL_1"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ({"num_labels": 3}, "single"),
+        ({"num_labels": 3, "problem_type": "multi_label_classification"}, "multi"),
+        ({"num_labels": 1}, "regression"),
+    ],
+)
+def test_the_right_activation(settings: dict[str, Any], kind: str, pretrained: Path, tmp_path: Path) -> None:
+    folder = with_head("text-classification", pretrained, tmp_path / "model", **settings)
+    export(folder, ExportOptions(output=tmp_path / "bundle", precision="fp32", threads=1))
+    assert Bundle.read(tmp_path / "bundle").settings["kind"] == kind
+    text = "Where is my parcel?"
+    result: Any = load(tmp_path / "bundle", threads=1)(text)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    tokens = transformers.AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**tokens).logits[0]
+    expected = {"single": logits.softmax(0), "multi": logits.sigmoid(), "regression": logits}[kind].tolist()
+    found = [result.score] if kind == "regression" else list(result.scores.values())
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_pairs_are_told_by_the_users_data(pretrained: Path, tmp_path: Path) -> None:
+    labels = {"id2label": {0: "other", 1: "same"}, "label2id": {"other": 0, "same": 1}}
+    folder = with_head("text-classification", pretrained, tmp_path / "model", **labels)
+    data = corpora.write(corpora.pairs, "train", tmp_path, 20)
+    report = export(folder, ExportOptions(output=tmp_path / "b", precision="fp32", eval=data, threads=1))
+    assert Bundle.read(tmp_path / "b").settings["pair"] is True
+    assert report.variants["fp32"].quality == pytest.approx(report.reference)
+    other = corpora.write(corpora.single, "train", tmp_path, 20)
+    with pytest.raises(DataError, match="unknown label"):
+        export(folder, ExportOptions(output=tmp_path / "c", precision="fp32", eval=other, threads=1))
+
+
+@pytest.fixture
+def embedder(pretrained: Path, tmp_path: Path) -> Path:
+    """As older sentence-transformers save it."""
+    folder = tmp_path / "embedder"
+    transformers.AutoModel.from_pretrained(pretrained).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(pretrained).save_pretrained(folder)
+    kinds = ("Transformer", "Pooling", "Normalize")
+    modules = [
+        {"idx": i, "path": "", "type": f"sentence_transformers.models.{k}"} for i, k in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    told = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False, "word_embedding_dimension": 32}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(told))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 40}))
+    return folder
+
+
+def test_sentence_transformers(embedder: Path, tmp_path: Path) -> None:
+    export(embedder, ExportOptions(output=tmp_path / "bundle", precision="fp32", threads=1))
+    bundle = Bundle.read(tmp_path / "bundle")
+    assert (bundle.task, bundle.max_length) == ("sentence-embedding", 40)
+    found: Any = load(tmp_path / "bundle", threads=1)("Where is my parcel?")
+    model = transformers.AutoModel.from_pretrained(embedder)
+    tokens = transformers.AutoTokenizer.from_pretrained(embedder)("Where is my parcel?", return_tensors="pt")
+    with torch.no_grad():
+        vector = model(**tokens).last_hidden_state[0, 0]
+    np.testing.assert_allclose(found.embedding, vector / vector.norm(), rtol=1e-4, atol=1e-5)
+
+
+def test_what_headway_cannot_do_of_sentence_transformers(embedder: Path, tmp_path: Path) -> None:
+    options = ExportOptions(output=tmp_path / "bundle", precision="fp32")
+    change(embedder / "1_Pooling" / "config.json", pooling_mode_mean_tokens=True)
+    with pytest.raises(CheckpointError, match="its pooling is"):
+        export(embedder, options)
+    modules = json.loads((embedder / "modules.json").read_text())
+    modules[2]["type"] = "sentence_transformers.models.Dense"
+    (embedder / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(CheckpointError, match="Dense"):
+        export(embedder, options)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_another_task_may_be_asked_for(pretrained: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="its head is BertModel, which tells no task: give --task"):
+        export(pretrained, ExportOptions(output=tmp_path / "bundle"))
+    options = ExportOptions(
+        output=tmp_path / "bundle", task="sentence-embedding", precision="fp32", threads=1
+    )
+    export(pretrained, options)
+    assert Bundle.read(tmp_path / "bundle").settings["pooling"] == "mean"
+
+
+def test_no_random_head_is_exported(pretrained: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="has no weights for classifier"):
+        export(pretrained, ExportOptions(output=tmp_path / "bundle", task="token-classification"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ranker_has_one_output(pretrained: Path, tmp_path: Path) -> None:
+    folder = with_head("text-classification", pretrained, tmp_path / "model")
+    with pytest.raises(CheckpointError, match="has 2 outputs; a model for ranking has one"):
+        export(folder, ExportOptions(output=tmp_path / "bundle", task="text-ranking"))
+
+
+def damaged(name: str, folder: Path) -> None:
+    if name == "tokenizer":
+        for path in folder.glob("*token*"):
+            path.unlink()
+    elif name == "pickled":
+        torch.save({}, folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+    elif name == "unknown":
+        change(folder / "config.json", model_type="no-such-type")
+    elif name == "code":
+        change(folder / "config.json", model_type="mine", auto_map={"AutoConfig": "mine.Mine"})
+        (folder / "mine.py").write_text("raise SystemExit('this code ran')")
+    elif name == "config":
+        (folder / "config.json").write_text("{")
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "pickled", "unknown", "code", "config"])
+def test_unusable_folders(name: str, pretrained: Path, tmp_path: Path) -> None:
+    folder = with_head("text-classification", pretrained, tmp_path / "model")
+    damaged(name, folder)
+    with pytest.raises(CheckpointError):
+        export(folder, ExportOptions(output=tmp_path / "bundle", threads=1))
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no such folder"):
+        export(tmp_path / "none", ExportOptions(output=tmp_path / "bundle"))
+    with pytest.raises(UsageError, match="--task: unknown"):
+        export(tmp_path, ExportOptions(output=tmp_path / "bundle", task="nonsense"))
+
+
+@pytest.mark.parametrize(("kind", "length"), [("roberta", 128), ("bert", 130)])
+def test_positions_that_begin_after_the_padding(kind: str, length: int, tmp_path: Path) -> None:
+    from tests.test_architectures import model_of
+
+    folder = model_of(kind, transformers.AutoModelForTokenClassification, tmp_path / "model")
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.model_max_length = int(1e30)
+    change(folder / "config.json", pad_token_id=1 if kind == "roberta" else 0)
+    manifest = foreign.describe(folder, "token-classification", tokenizer, [])
+    assert manifest.max_length == length
+
+
+def test_a_tokenizer_that_splits_otherwise_is_found(
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = with_head("text-classification", pretrained, tmp_path / "model")
+    from headway.export import bundle
+
+    plain = bundle._tokenizer_json
+    monkeypatch.setattr(
+        bundle, "_tokenizer_json", lambda o: plain(o).replace('"lowercase": true', '"lowercase": false')
+    )
+    with pytest.raises(GateError, match="parity gate: variant tokenizer"):
+        export(folder, ExportOptions(output=tmp_path / "bundle", threads=1))

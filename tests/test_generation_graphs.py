@@ -1,0 +1,247 @@
+"""Graphs of models that write, each architecture tiny and random: PyTorch's logits, one op per attention, same bytes."""
+
+import functools
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+from headway.core.errors import CheckpointError
+from headway.export import generation
+from headway.runtime.generation.engine import Engine
+from tests.tolerance import MODEL
+
+ROOT = Path(__file__).parents[1]
+VOCABULARY, PAD, START, END = 61, 0, 1, 2
+SPECIAL: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "pad_token_id": PAD,
+    "bos_token_id": START,
+    "eos_token_id": END,
+    "tie_word_embeddings": False,
+}
+T5: dict[str, Any] = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+BART: dict[str, Any] = {
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "max_position_embeddings": 64,
+    "forced_eos_token_id": None,
+}
+LLAMA: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+    "head_dim": 8,
+}
+BERT: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+}
+SIZES: dict[str, tuple[str, dict[str, Any]]] = {  # name -> (model type, its sizes)
+    "t5": ("t5", T5),
+    "flan-t5": ("t5", T5 | {"feed_forward_proj": "gated-gelu"}),
+    "mt5": ("mt5", T5),
+    "bart": ("bart", BART),
+    "mbart": ("mbart", BART),
+    "marian": ("marian", BART),
+    "pegasus": ("pegasus", BART),
+    "bert-to-bert": ("encoder-decoder", {}),
+    "gpt2": ("gpt2", {"n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4}),
+    "opt": ("opt", LLAMA | {"ffn_dim": 48, "word_embed_proj_dim": 32}),
+    "llama": ("llama", LLAMA),
+    "qwen2": ("qwen2", LLAMA),
+    "qwen3": ("qwen3", LLAMA),
+    "smollm3": ("smollm3", LLAMA | {"num_hidden_layers": 4}),
+}
+ENCODER_DECODERS = list(SIZES)[:8]
+DECODERS = list(SIZES)[8:]
+WEAK = ("bart", "mbart", "marian", "bert-to-bert")
+"""else their attention drowns what was written before"""
+SOURCES = [[5, 9, 33, 21, 8, 40, 7, 17, 2], [11], [30, 12, 55, 2], [6, 28, 3, 19, 44, 2]]
+
+
+def config_of(name: str) -> Any:
+    kind, sizes = SIZES[name]
+    if kind == "encoder-decoder":
+        wide = transformers.BertConfig(**BERT | {"hidden_size": 16})  # the halves may differ
+        half = transformers.BertConfig(**BERT, is_decoder=True, add_cross_attention=True)
+        made = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(wide, half)
+        for key, value in SPECIAL.items():
+            setattr(made, key, value)
+        made.decoder_start_token_id = START
+        return made
+    start = {"decoder_start_token_id": START} if name in ENCODER_DECODERS else {}
+    return AutoConfig.for_model(kind, **(sizes | SPECIAL | start))
+
+
+@functools.cache
+def opened(name: str) -> Any:
+    """A model with weights that put its logits far apart and let it write many tokens, as a checkpoint in memory."""
+    torch.manual_seed(1)
+    auto = AutoModelForSeq2SeqLM if name in ENCODER_DECODERS else AutoModelForCausalLM
+    model = auto.from_config(config_of(name)).train(False)
+    linear, table = (0.2, 1.0) if name in WEAK else (0.8, 0.8)
+    with torch.no_grad():
+        for module in model.modules():
+            for weight in module.parameters(recurse=False):
+                if weight.ndim > 1:
+                    weight.normal_(0, table if isinstance(module, torch.nn.Embedding) else linear)
+        model.get_output_embeddings().weight.normal_(0, table)
+    for key in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
+        setattr(model.generation_config, key, getattr(model.config, key, None))
+    return SimpleNamespace(folder=Path(name), model=model)
+
+
+@functools.cache
+def traced(name: str) -> dict[str, generation.Traced]:
+    return generation.build(opened(name))
+
+
+@functools.cache
+def engine(name: str) -> Engine:
+    folder = Path(tempfile.mkdtemp())
+    files = {role: folder / f"{role}.onnx" for role in traced(name)}
+    for role, path in files.items():
+        ir.save(traced(name)[role].model, path)
+    return Engine(files, 1, generation.longest(opened(name)))
+
+
+def assert_close(found: Any, expected: Any) -> None:
+    """Logits, in units of their spread."""
+    rtol, atol = MODEL["fp32"]
+    spread = expected.std()
+    np.testing.assert_allclose(found / spread, expected / spread, rtol=rtol, atol=atol)
+
+
+def pytorch_logits(name: str, source: list[int], target: list[int]) -> Any:
+    """Logits (T, V) after each token of `target`, which an encoder-decoder writes and a decoder alone reads."""
+    ids = {"decoder_input_ids": torch.tensor([target])} if name in ENCODER_DECODERS else {}
+    first = source if name in ENCODER_DECODERS else target
+    with torch.no_grad():
+        return opened(name).model(torch.tensor([first]), **ids).logits[0].numpy()
+
+
+@pytest.mark.parametrize("name", ENCODER_DECODERS)
+def test_encoder_decoders(name: str) -> None:
+    """Token by token, sources of many lengths together, against PyTorch with each source alone."""
+    target = [START, 14, 9, 52, 52, 31, 8, 60, 7]
+    expected = [pytorch_logits(name, source, target) for source in SOURCES]
+    logits, state = engine(name).begin(SOURCES, START)
+    for place, token in enumerate([*target[1:], END]):
+        assert_close(logits, np.stack([e[place] for e in expected]))
+        logits, state = engine(name).step(np.full((len(SOURCES), 1), token), state)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_decoders(name: str) -> None:
+    """Prompts of many lengths together, then token by token, against PyTorch with each text alone."""
+    more = [14, 9, 52, 52, 31, 8, 60, 7]
+    texts = [source + more for source in SOURCES]
+    expected = [pytorch_logits(name, [], text) for text in texts]
+    logits, state = engine(name).begin(SOURCES, START)
+    for place, token in enumerate(more):
+        assert_close(
+            logits, np.stack([e[len(s) - 1 + place] for e, s in zip(expected, SOURCES, strict=True)])
+        )
+        logits, state = engine(name).step(np.full((len(SOURCES), 1), token), state)
+    for found, wanted in zip(engine(name).logits(texts), expected, strict=True):
+        assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_several_tokens_at_once(name: str) -> None:
+    """The cache may be empty or not, and a step may have any length."""
+    rest = np.array([[14, 9, 52]] * len(SOURCES))
+    _, state = engine(name).begin(SOURCES, START)
+    at_once, _ = engine(name).step(rest, state)
+    for place in range(3):
+        logits, state = engine(name).step(rest[:, place : place + 1], state)
+    assert_close(at_once, logits)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_every_attention_is_one_op(name: str) -> None:
+    graphs = {role: t.model.graph for role, t in traced(name).items()}
+    ops = Counter(node.op_type for node in graphs["decoder"])
+    layers = sum(v.name.startswith("present.") for v in graphs["decoder"].outputs) // 2
+    assert layers >= 2
+    assert ops["Attention"] == layers * len(graphs)
+    assert ops["Softmax"] == 0
+
+
+@pytest.mark.parametrize("name", ENCODER_DECODERS)
+def test_keys_of_the_source_are_computed_by_the_encoder(name: str) -> None:
+    weights = {role: set(t.model.graph.initializers) for role, t in traced(name).items()}
+    cross = ("EncDecAttention.", "encoder_attn.", "crossattention.self.")
+    of_source = {n for n in weights["encoder"] if any(c in n for c in cross)}
+    assert any(".k" in n for n in of_source)
+    assert not of_source & weights["decoder"]
+    assert not {n for n in weights["encoder"] - of_source if n.startswith("model.decoder.block")}
+    assert not {n for n in weights["decoder"] if ".encoder." in n and "layer" in n and "decoder" not in n}
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "smollm3"])
+def test_cache_has_only_the_key_value_heads(name: str) -> None:
+    declared = {t.name: t.shape for t in traced(name)["decoder"].declared.inputs}
+    assert declared["past.0.key"] == ["rows", 2, "past", 8]
+    assert "Expand" not in {node.op_type for node in traced(name)["decoder"].model.graph}
+
+
+def digests(name: str) -> list[str]:
+    models = [ir.serde.serialize_model(t.model) for t in generation.build(opened(name)).values()]
+    return [hashlib.sha256(m.SerializeToString(deterministic=True)).hexdigest() for m in models]
+
+
+def test_same_bytes_in_two_processes() -> None:
+    code = "from tests.test_generation_graphs import digests; print(*digests('pegasus'), *digests('llama'))"
+    ran = [
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]  # fmt: skip
+    assert ran[0].split() == [*digests("pegasus"), *digests("llama")]
+    assert ran[0] == ran[1]
+
+
+def test_nothing_of_the_machine_is_in_a_graph() -> None:
+    for each in traced("gpt2").values():
+        assert str(ROOT).encode() not in ir.serde.serialize_model(each.model).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes", "says"),
+    [
+        ("mistral", LLAMA | {"sliding_window": 4}, "DynamicSlidingWindowLayer"),
+        ("bloom", {"hidden_size": 32, "n_layer": 1, "n_head": 2}, "attention of the model type 'bloom'"),
+    ],
+)
+def test_what_does_not_fit_is_refused(kind: str, sizes: dict[str, Any], says: str) -> None:
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **(sizes | SPECIAL)))
+    with pytest.raises(CheckpointError, match=says):
+        generation.build(SimpleNamespace(folder=Path(kind), model=model))  # type: ignore[arg-type]
