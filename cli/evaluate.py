@@ -106,7 +106,7 @@ def _bundle(
     task = tasks.load(pipe.manifest.task)
     spec = tasks.spec(task, pipe.manifest)
     examples = tasks.read_labelled(task, file, reader.parse_columns(columns), spec, split="test")
-    return pipe.manifest.task, examples, list(bar(pipe.each(examples), "evaluating", len(examples)))
+    return pipe.manifest.task, examples, list(bar(pipe.judge(examples), "evaluating", len(examples)))
 
 
 def _checkpoint(

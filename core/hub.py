@@ -52,10 +52,10 @@ def fetch(reference: str) -> Path:
         return folder
     _library()
     with _told(reference, folder.parent):
-        from huggingface_hub.utils import WeakFileLock
+        from filelock import FileLock  # the hub's library brings it
 
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(folder.with_name(f".{commit}.lock")):
+        with FileLock(folder.with_name(f".{commit}.lock")):
             if not folder.is_dir():
                 _download(name, commit, folder)
     return folder
@@ -179,6 +179,10 @@ def _error(error: BaseException, reference: str, place: Path) -> HeadwayError:
         if status in (401, 403):
             return UnavailableError(f"permission for {reference} on the hub", LOG_IN)
         return UnavailableError(hub, f"it answered {status}; try again later")
-    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+    if (
+        isinstance(error, OSError)
+        and error.errno is not None
+        and not isinstance(error, ConnectionError | TimeoutError)
+    ):
         return OutputError.of(place, error)
     return UnavailableError(hub, f"{type(error).__name__}: {error}; see to the connection, or HF_ENDPOINT")

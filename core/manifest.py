@@ -100,6 +100,10 @@ class Bundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """what the task needs to know beyond labels: its `Settings`"""
     graphs: dict[str, Graph]
     """by role: model; or encoder and decoder"""
+    search: dict[str, Any] = {}
+    """a model that writes: how it chooses tokens where a call does not say (`headway.core.search.Search`)"""
+    longest: int | None = None
+    """a model that writes: tokens that its decoder has positions for; none: they are not limited"""
     variants: dict[str, Variant]
     architecture: dict[str, Any]
     """model_type, hidden_size, layers, heads, vocab_size"""

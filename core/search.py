@@ -70,6 +70,10 @@ class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise UsageError("repetition_penalty", f"must be above 0, not {self.repetition_penalty}")
         if self.max_new_tokens is not None and (self.min_new_tokens or 0) > self.max_new_tokens:
             raise UsageError("min_new_tokens", f"{self.min_new_tokens} is more than max_new_tokens")
+        for name in ("forced_bos_token_id", "forced_eos_token_id"):
+            forced = set(_flat(getattr(self, name)))
+            if forced and forced <= set(self.suppress_tokens):
+                raise UsageError(name, "is among suppress_tokens")
         if [] in self.bad_words_ids:
             raise UsageError("bad_words_ids", "holds a sequence without tokens")
 

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
-import onnx_ir as ir
 import tokenizers
 import torch
 
 from headway.core import data, files, tasks
-from headway.core.errors import CheckpointError, UnavailableError, UsageError
+from headway.core.errors import CheckpointError, GateError, UsageError
 from headway.core.manifest import NAME, Bundle, Checkpoint, File, Variant
 from headway.core.progress import Progress, silent
-from headway.core.tasks import EncoderTask, Example
+from headway.core.tasks import EncoderTask, Example, Task
 from headway.core.threads import budget
-from headway.export import card, contract, gate, graph, parity
-from headway.export.gate import Proof
+from headway.export import card, encoders, gate, generation, graph, writers
 from headway.export.options import ExportOptions
+from headway.export.proof import Proof
 from headway.runtime.load import TOKENIZER
 from headway.runtime.tokenize import open_tokenizer
 from headway.train import checkpoint, foreign
@@ -50,7 +50,7 @@ def export(folder: Path, options: ExportOptions, progress: Progress = silent) ->
     torch.set_num_threads(budget(options.threads))
     folder = foreign.located(folder)
     name = _task_name(folder, options)
-    task = _encoder_task(name)
+    task = tasks.load(name)
     columns = data.parse_columns(options.columns)
     examples: list[Example] = []
     if options.eval is not None:
@@ -65,34 +65,54 @@ def export(folder: Path, options: ExportOptions, progress: Progress = silent) ->
     if options.calibration is not None:
         own = [task.read(r, labelled=False) for r in data.read(options.calibration, columns)]
     with files.whole_folder(options.output, options.overwrite) as out:
-        draft = _draft(opened, task, out)
-        tokenizer = open_tokenizer(out / TOKENIZER)
-        parity.check_tokenizer(opened, tokenizer)
-        compared = parity.rows(task, tokenizer, opened.spec, own)
         reference: dict[str, float] = {}
         if examples:
             reference = task.metrics(examples, checkpoint.predict(opened, examples, progress))
-        proof = Proof(
-            task=task,
-            spec=opened.spec,
-            draft=draft,
-            tokenizer=tokenizer,
-            compared=compared,
-            expected=parity.reference(opened, task, compared, progress),
-            examples=examples,
-            reference=reference,
-            max_drop=options.max_drop,
-            threads=budget(options.threads),
-            checkpoint=str(folder),
-        )
-        fp32 = ir.to_proto(graph.build(opened, proof.declared))
+        held = _prove(opened, task, examples, own, reference, out, options, progress)
         variants = {}
         for precision in options.precisions:
             (out / precision).mkdir()
             shutil.copyfile(out / CONFIG, out / precision / CONFIG)  # for other tools
-            variants[precision] = gate.make(precision, fp32, proof, out / precision, progress)
-        _finish(_with(draft, variants=variants), task.metric(opened.spec.settings), out)
+            variants[precision] = gate.make(precision, held, out / precision, progress)
+        _finish(_with(held.draft, variants=variants), held.metric, out)
     return Report(options.output, variants, reference)
+
+
+def _prove(
+    opened: Opened,
+    task: Task,
+    examples: list[Example],
+    own: Sequence[Example],
+    reference: dict[str, float],
+    out: Path,
+    options: ExportOptions,
+    progress: Progress,
+) -> Proof:
+    """Write what all variants share, trace the graphs, and let PyTorch answer."""
+    draft = _draft(opened, out)
+    tokenizer = open_tokenizer(out / TOKENIZER)
+    _check_tokenizer(opened, tokenizer)
+    common: dict[str, Any] = {
+        "task": task,
+        "spec": opened.spec,
+        "tokenizer": tokenizer,
+        "examples": examples,
+        "reference": reference,
+        "max_drop": options.max_drop,
+        "threads": budget(options.threads),
+        "checkpoint": str(opened.folder),
+    }
+    if hasattr(task, "GRAPH"):
+        graphs = encoders.declare(opened, cast(EncoderTask, task), draft.architecture["hidden_size"])
+        return encoders.prove(opened, own, progress, draft=_with(draft, graphs=graphs), **common)
+    traced = writers.trace(opened, options.precisions)
+    draft = _with(
+        draft,
+        graphs=writers.declare(traced),
+        search=msgspec.to_builtins(generation.settings(opened)),
+        longest=generation.longest(opened),
+    )
+    return writers.prove(opened, traced, own, progress, draft=draft, **common)
 
 
 def _task_name(folder: Path, options: ExportOptions) -> str:
@@ -109,37 +129,33 @@ def _task_name(folder: Path, options: ExportOptions) -> str:
     return trained
 
 
-def _encoder_task(name: str) -> EncoderTask:
-    task = tasks.load(name)
-    if not hasattr(task, "GRAPH"):
-        raise UnavailableError(f"export of {name}", "this version exports the tasks of encoders")
-    return cast(EncoderTask, task)
-
-
-def _draft(opened: Opened, task: EncoderTask, out: Path) -> Bundle:
-    """Write tokenizer and configuration, and describe the model as far as no variant is needed for it."""
+def _draft(opened: Opened, out: Path) -> Bundle:
+    """Write tokenizer and configuration, and describe the model as far as no graph is needed for it."""
     (out / TOKENIZER).write_text(_tokenizer_json(opened), encoding="utf-8")
     shutil.copyfile(opened.folder / CONFIG, out / CONFIG)
-    architecture = graph.architecture(opened)
-    declared = contract.declare(
-        task,
-        opened.tokenizer.model_input_names,
-        classes=max(1, len(opened.spec.labels)),
-        width=architecture["hidden_size"],
-    )
     return Bundle(
         task=opened.manifest.task,
         labels=opened.manifest.labels,
         max_length=opened.manifest.max_length,
         pad_id=opened.tokenizer.pad_token_id or 0,
         settings=msgspec.to_builtins(opened.spec.settings),
-        graphs={gate.ROLE: declared},
+        graphs={},
         variants={},
-        architecture=architecture,
+        architecture=graph.architecture(opened),
         made_by={name: version(name) for name in TAKING_PART},
         source=_source(opened),
         files={},
     )
+
+
+def _check_tokenizer(opened: Opened, tokenizer: Any) -> None:
+    """Raise GateError if the bundle's tokenizer splits a text otherwise than the model's own does."""
+    texts, longest = encoders.shipped(), opened.spec.max_length
+    own = opened.tokenizer(texts, truncation=True, max_length=longest)["input_ids"]
+    bundled = [e.ids for e in tasks.encode(tokenizer, texts, longest)]
+    other = sum(a != b for a, b in zip(own, bundled, strict=True))
+    if other:
+        raise GateError("parity", "tokenizer", "texts split into other tokens", other, 0)
 
 
 def _tokenizer_json(opened: Opened) -> str:

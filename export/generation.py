@@ -24,32 +24,17 @@ ROWS, STEP, PAST, LENGTH = 2, 3, 5, 7
 SUMS = ("past + step", "step + past")
 """how torch names the tokens in the cache after a step"""
 
-NO_EFFECT = frozenset(
-    {
-        *("do_sample", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p"),  # of sampling
-        *("epsilon_cutoff", "eta_cutoff"),
-        *("use_cache", "cache_implementation", "cache_config", "max_cache_len", "prefill_chunk_size"),
-        *("compile_config", "disable_compile", "continuous_batching_config"),
-        *("output_attentions", "output_hidden_states", "output_scores", "output_logits"),
-        *(
-            "return_dict_in_generate",
-            "transformers_version",
-            "_from_model_config",
-            "bos_token_id",
-            "pad_token_id",
-        ),
-        *("num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold"),
-        *(
-            "max_matching_ngram_size",
-            "assistant_lookbehind",
-            "target_lookbehind",
-            "assistant_ensemble_weight",
-        ),
-    }
-)
+NO_EFFECT = frozenset({
+    "do_sample", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff",
+    "use_cache", "cache_implementation", "cache_config", "max_cache_len", "prefill_chunk_size",
+    "compile_config", "disable_compile", "continuous_batching_config",
+    "output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate",
+    "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold",
+    "max_matching_ngram_size", "assistant_lookbehind", "target_lookbehind", "assistant_ensemble_weight",
+    "transformers_version", "_from_model_config", "bos_token_id", "pad_token_id",
+})  # fmt: skip
 """settings of `generate()` that change nothing in a search without sampling and without a second model"""
 NEUTRAL = {
-    "renormalize_logits": False,
     "remove_invalid_values": False,
     "low_memory": False,
     "token_healing": False,

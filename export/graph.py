@@ -61,7 +61,7 @@ def trace(
 ) -> ir.Model:
     """A module as a graph whose weights bear the names of their modules, and that tells nothing of the machine."""
     quiet = io.StringIO()
-    with warnings.catch_warnings(), redirect_stdout(quiet), redirect_stderr(quiet), _no_logging():
+    with warnings.catch_warnings(), redirect_stdout(quiet), redirect_stderr(quiet), no_logging():
         warnings.simplefilter("ignore")
         try:
             program = torch.onnx.export(
@@ -79,7 +79,7 @@ def trace(
             raise CheckpointError(opened.folder, f"torch cannot trace the model type '{kind}'") from error
     if program is None:
         raise CheckpointError(opened.folder, "torch.onnx.export gave no graph")
-    return _anonymous(_named(program.model))
+    return anonymous(_named(_with_products(program.model)))
 
 
 class _Graph(torch.nn.Module):
@@ -122,6 +122,27 @@ def _expanded_masks(model: Any) -> Iterator[None]:
         hook.remove()
 
 
+def _with_products(model: ir.Model) -> ir.Model:
+    """Let linear layers that some models compute on flattened tokens (GPT-2's) be products like all others."""
+    for node in list(model.graph):
+        before = node.inputs[0].producer() if node.op_type == "Gemm" and node.inputs[0] is not None else None
+        if (
+            before is None
+            or before.op_type != "Reshape"
+            or node.attributes.keys() & {"alpha", "beta", "transA", "transB"}
+        ):
+            continue
+        name = str(node.outputs[0].name)
+        product = ir.node("MatMul", node.inputs[:2], name=f"{node.name}.product")
+        total = ir.node("Add", [product.outputs[0], node.inputs[2]], name=f"{node.name}.sum")
+        product.outputs[0].name, total.outputs[0].name = f"{name}.product", f"{name}.sum"
+        product.metadata_props.update(node.metadata_props)
+        model.graph.insert_before(node, [product, total])
+        node.outputs[0].replace_all_uses_with(total.outputs[0])
+        model.graph.remove(node, safe=True)
+    return model
+
+
 def _named(model: ir.Model) -> ir.Model:
     """Give each linear layer's weight the name of its module, which the exporter only notes of parameters."""
     taken = set(model.graph.initializers)
@@ -138,7 +159,7 @@ def _named(model: ir.Model) -> ir.Model:
     return model
 
 
-def _anonymous(model: ir.Model) -> ir.Model:
+def anonymous(model: ir.Model) -> ir.Model:
     """Drop what tells of the machine or the run: doc strings, stack traces, module names."""
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
@@ -154,7 +175,7 @@ def _anonymous(model: ir.Model) -> ir.Model:
 
 
 @contextmanager
-def _no_logging() -> Iterator[None]:
+def no_logging() -> Iterator[None]:
     """No log lines from torch's exporter while it works."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

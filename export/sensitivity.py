@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 
 from headway.core.progress import Progress
-from headway.export.parity import Answers
+from headway.export.proof import Answers
 
 Run = Callable[[Collection[str]], Answers]
 """the answers of the variant in which these layers are kept as they are"""

@@ -10,10 +10,12 @@ import msgspec
 
 from headway.core import hardware, hub, manifest, tasks
 from headway.core.errors import BundleError, UnavailableError, UsageError
-from headway.core.tasks import EncoderTask, Spec
+from headway.core.tasks import EncoderTask, Spec, Task
 from headway.core.threads import budget as thread_budget
 from headway.runtime.backends.base import engines_for, load_engine
-from headway.runtime.pipeline import Pipeline
+from headway.runtime.generation.engine import Engine
+from headway.runtime.generation.pipeline import GenerationPipeline
+from headway.runtime.pipeline import EncoderPipeline, Pipeline
 from headway.runtime.plan import BATCH_TOKENS
 from headway.runtime.tokenize import open_tokenizer
 
@@ -50,26 +52,22 @@ def load(
     os.environ.setdefault("RAYON_NUM_THREADS", str(budget))  # the tokenizer's pool, made at its first batch
     declared = manifest.Bundle.read(folder)
     chosen = _precision(declared, precision)
-    graph = declared.variants[chosen].graphs["model"]
-    declared.verify(
-        folder, [TOKENIZER, *(n for n in declared.files if n.startswith(f"{Path(graph).parent}/"))]
+    graphs = {role: folder / name for role, name in declared.variants[chosen].graphs.items()}
+    declared.verify(folder, [TOKENIZER, *(n for n in declared.files if n.startswith(f"{chosen}/"))])
+    task = tasks.load(declared.task)
+    spec, tokenizer = _spec(folder, task, declared, chosen), open_tokenizer(folder / TOKENIZER)
+    engine = _backend(backend, device)
+    if "decoder" in graphs:
+        opened = Engine(graphs, budget, declared.longest)
+        return GenerationPipeline(declared, chosen, task, spec, tokenizer, opened, batch_tokens)
+    encoder = cast(EncoderTask, task)
+    model = load_engine(engine).open_graph(
+        graphs["model"], declared.graphs["model"], encoder.READ, declared.pad_id, device, budget
     )
-    task = cast(EncoderTask, tasks.load(declared.task))
-    engine = load_engine(_backend(backend, device))
-    return Pipeline(
-        declared,
-        chosen,
-        task,
-        _spec(folder, task, declared, chosen),
-        open_tokenizer(folder / TOKENIZER),
-        engine.open_graph(
-            folder / graph, declared.graphs["model"], task.READ, declared.pad_id, device, budget
-        ),
-        batch_tokens,
-    )
+    return EncoderPipeline(declared, chosen, encoder, spec, tokenizer, model, batch_tokens)
 
 
-def _spec(folder: Path, task: EncoderTask, declared: manifest.Bundle, variant: str) -> Spec:
+def _spec(folder: Path, task: Task, declared: manifest.Bundle, variant: str) -> Spec:
     try:
         return tasks.spec(task, declared, declared.variants[variant].settings)
     except msgspec.ValidationError as error:

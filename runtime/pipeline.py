@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
 from threading import Lock
@@ -11,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headway.core import tasks
-from headway.core.errors import InputError
+from headway.core.errors import InputError, UsageError
 from headway.core.manifest import Bundle
-from headway.core.tasks import EncoderTask, Example, Output, Result, Row, Spec
+from headway.core.tasks import EncoderTask, Example, Output, Result, Row, Spec, Task
 from headway.runtime.backends.base import Backend
 from headway.runtime.plan import BATCH_TOKENS, plan
 from headway.runtime.ragged import Ragged
@@ -25,8 +26,54 @@ Input = str | tuple[str, ...] | Mapping[str, Any]
 """a text; texts that belong together, as a pair; or an object with the task's fields, as in a data file"""
 
 
-class Pipeline:
+class Pipeline(ABC):
     """An opened bundle. Safe to share between threads. Made by `headway.runtime.load`."""
+
+    def __init__(self, manifest: Bundle, precision: str, task: Task, spec: Spec, tokenizer: Any) -> None:
+        self.manifest, self.precision, self.task, self.spec = manifest, precision, task, spec
+        self._tokenizer = tokenizer
+        self._tokenizing = Lock()  # tasks set the tokenizer's truncation
+
+    @overload
+    def __call__(self, inputs: str | Mapping[str, Any], **settings: Any) -> Result: ...
+    @overload
+    def __call__(self, inputs: Sequence[Input], **settings: Any) -> list[Result]: ...
+    def __call__(
+        self, inputs: str | Mapping[str, Any] | Sequence[Input], **settings: Any
+    ) -> Result | list[Result]:
+        """Predict one input, or many in the order given.
+
+        `settings` are those of `predict`. Raises InputError, naming the place, for unusable inputs.
+        """
+        if isinstance(inputs, str | Mapping):
+            return self.predict([tasks.read_input(self.task, inputs, 0)], **settings)[0]
+        if not isinstance(inputs, Sequence):
+            raise InputError(0, f"wants an input or a sequence of inputs, not {type(inputs).__name__}")
+        read = [tasks.read_input(self.task, given, i) for i, given in enumerate(inputs)]
+        return self.predict(read, **settings)
+
+    def stream(self, inputs: Iterable[Input], **settings: Any) -> Iterator[Result]:
+        """Predict any number of inputs in bounded memory, in the order given."""
+        numbered = zip(inputs, count(), strict=False)
+        return self.each((tasks.read_input(self.task, given, i) for given, i in numbered), **settings)
+
+    def each(self, examples: Iterable[Example], **settings: Any) -> Iterator[Result]:
+        """As `stream`, of inputs that were read already."""
+        source = iter(examples)
+        while window := list(islice(source, WINDOW)):
+            yield from self.predict(window, **settings)
+
+    @abstractmethod
+    def predict(self, examples: Sequence[Example], **settings: Any) -> list[Result]:
+        """As a call, of inputs that were read already."""
+
+    def judge(self, examples: Iterable[Example]) -> Iterator[Result]:
+        """What the task's metrics compare with gold answers, of labelled examples."""
+        return self.each(examples)
+
+
+class EncoderPipeline(Pipeline):
+    """For tasks whose answers come from one pass through an encoder. Its calls have no settings."""
 
     def __init__(
         self,
@@ -38,50 +85,26 @@ class Pipeline:
         backend: Backend,
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
-        self.manifest, self.precision, self.spec = manifest, precision, spec
-        self._task, self._tokenizer, self._backend = task, tokenizer, backend
-        self._batch_tokens = batch_tokens
-        self._tokenizing = Lock()  # tasks set the tokenizer's truncation
+        super().__init__(manifest, precision, task, spec, tokenizer)
+        self._encoder_task, self._backend, self._batch_tokens = task, backend, batch_tokens
 
-    @overload
-    def __call__(self, inputs: str | Mapping[str, Any]) -> Result: ...  # type: ignore[overload-overlap]
-    @overload
-    def __call__(self, inputs: Sequence[Input]) -> list[Result]: ...
-    def __call__(self, inputs: str | Mapping[str, Any] | Sequence[Input]) -> Result | list[Result]:
-        """Predict one input, or many in the order given. Raises InputError, naming the place, for unusable ones."""
-        if isinstance(inputs, str | Mapping):
-            return self.predict([tasks.read_input(self._task, inputs, 0)])[0]
-        if not isinstance(inputs, Sequence):
-            raise InputError(0, f"wants an input or a sequence of inputs, not {type(inputs).__name__}")
-        return self.predict([tasks.read_input(self._task, given, i) for i, given in enumerate(inputs)])
-
-    def stream(self, inputs: Iterable[Input]) -> Iterator[Result]:
-        """Predict any number of inputs in bounded memory, in the order given."""
-        numbered = zip(inputs, count(), strict=False)
-        return self.each(tasks.read_input(self._task, given, i) for given, i in numbered)
-
-    def each(self, examples: Iterable[Example]) -> Iterator[Result]:
-        """As `stream`, of inputs that were read already."""
-        source = iter(examples)
-        while window := list(islice(source, WINDOW)):
-            yield from self.predict(window)
-
-    def predict(self, examples: Sequence[Example]) -> list[Result]:
-        """As a call, of inputs that were read already."""
+    def predict(self, examples: Sequence[Example], **settings: Any) -> list[Result]:
+        if settings:
+            raise UsageError(next(iter(settings)), f"{self.manifest.task} has no settings of a call")
         if not examples:
             return []
         with self._tokenizing:
-            rows = self._task.rows(examples, self._tokenizer, self.spec)
+            rows = self._encoder_task.rows(examples, self._tokenizer, self.spec)
         outputs = [Output(row, answer) for row, answer in zip(rows, self.answers(rows), strict=True)]
-        return self._task.decode(examples, outputs, self.spec)
+        return self.task.decode(examples, outputs, self.spec)
 
     def answers(self, rows: Sequence[Row]) -> list[NDArray[np.float32]]:
         """What the model says to each row: (C), (T, C) or (D)."""
         ragged = Ragged.of(rows)
         batches = [np.zeros(1, np.int64)] if len(rows) == 1 else plan(ragged.lengths, self._batch_tokens)
-        every_token = "length" in self._task.GRAPH[self._task.READ[0]]
+        every_token = "length" in self._encoder_task.GRAPH[self._encoder_task.READ[0]]
         answers: list[Any] = [None] * len(rows)
         for batch, outputs in zip(batches, self._backend.run([ragged.take(b) for b in batches]), strict=True):
-            for i, answer in zip(batch, tasks.joined(self._task, outputs), strict=True):
+            for i, answer in zip(batch, tasks.joined(self._encoder_task, outputs), strict=True):
                 answers[i] = answer[: len(rows[i].ids)] if every_token else answer
         return answers

@@ -54,7 +54,9 @@ class Hub:
         return self.repositories[name].commit(files)
 
     def downloads(self) -> list[str]:
-        return [r.rpartition("/resolve/")[2].partition("/")[2] for r in self.requests if r.startswith("GET")]
+        """The files that were sent, in order."""
+        sent = [r.partition("/resolve/")[2] for r in self.requests if r.startswith("GET ")]
+        return [revision_and_file.partition("/")[2] for revision_and_file in sent if revision_and_file]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -84,7 +86,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self._json({"errors": [], "warnings": [{"message": "empty or missing yaml metadata"}]})
             case ["api", "repos", "create"]:
                 self._create(json.loads(body))
-            case ["api", "models", owner, name] if repository := self._readable(f"{owner}/{name}"):
+            case ["api", "models", owner, name] | ["api", "models", owner, name, "revision", "main"] if (
+                repository := self._readable(f"{owner}/{name}")
+            ):
                 self._json(
                     {
                         "id": f"{owner}/{name}",

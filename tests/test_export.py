@@ -18,12 +18,12 @@ from headway.core.errors import CheckpointError, DataError, GateError, OutputErr
 from headway.core.manifest import Bundle, Graph, Tensor
 from headway.core.progress import silent
 from headway.core.tolerance import PRECISION
-from headway.export import contract, parity
+from headway.export import contract, encoders, proof
 from headway.export.bundle import export
 from headway.export.options import ExportOptions
-from headway.export.parity import Parity
 from headway.export.precision import base, int8
 from headway.export.precision.base import Feeds
+from headway.export.proof import Parity
 from headway.runtime import load
 from headway.runtime.backends.base import Backend
 from headway.runtime.backends.onnxruntime import open_graph
@@ -75,7 +75,6 @@ def test_the_manifest_tells_what_was_measured(precision: str, manifest: Bundle) 
     limits = PRECISION[precision]
     assert told["rows"] > 90
     assert (told["shortest"], told["longest"]) == (1, manifest.max_length)
-    assert told["batches"] == list(parity.BATCHES)
     assert 0 < told["mean"] <= told["worst"] <= limits.worst
     assert told["mean"] <= limits.mean
     assert told["neighbours"] <= limits.neighbours
@@ -154,8 +153,8 @@ def opened_graph(graph: Path, manifest: Bundle, read: Sequence[str] = ("logits",
 def measured(graph: Path, bundle: Path, manifest: Bundle, opened: pytorch.Opened, texts: list[str]) -> Parity:
     task: Any = tasks.load("text-classification")
     rows = rows_of(opened, texts)
-    expected = parity.reference(opened, task, rows, silent)
-    return parity.measure(task, opened.spec, opened_graph(graph, manifest), rows, expected, silent, "")
+    expected = encoders.reference(opened, task, rows, silent)
+    return encoders.measure(task, opened.spec, opened_graph(graph, manifest), rows, expected, silent, "")
 
 
 def test_int8_is_independent_of_neighbours_and_the_usual_way_is_not(
@@ -275,7 +274,7 @@ def test_a_variant_that_lost_quality_is_no_bundle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plant(turned_around)
-    monkeypatch.setattr(parity, "problem", lambda precision, measured: None)
+    monkeypatch.setattr(proof, "problem", lambda precision, measured: None)
     answers: Any = load(bundle, precision="fp32")(texts)
     rows = [{"text": t, "label": a.label} for t, a in zip(texts, answers, strict=True)]
     data = write_jsonl(tmp_path / "eval.jsonl", rows)  # on which the checkpoint is always right
@@ -291,8 +290,8 @@ def test_a_variant_that_lost_quality_is_no_bundle(
 def test_every_figure_is_gated(figure: str, value: float) -> None:
     good = {"worst": 0.0, "mean": 0.0, "neighbours": 0.0}
     places = {"rows": 1, "shortest": 3, "longest": 3, "agreement": 1.0}
-    assert parity.problem("fp32", Parity(**good, **places)) is None  # type: ignore[arg-type]
-    found = parity.problem("fp32", Parity(**good | {figure: value}, **places))  # type: ignore[arg-type]
+    assert proof.problem("fp32", Parity(**good, **places)) is None  # type: ignore[arg-type]
+    found = proof.problem("fp32", Parity(**good | {figure: value}, **places))  # type: ignore[arg-type]
     assert found is not None
     assert (found.figure, found.variant) == (figure, "fp32")
 
@@ -301,12 +300,12 @@ def test_inputs_to_compare_on_are_of_every_length(opened: pytorch.Opened) -> Non
     task: Any = tasks.load("text-classification")
     own = [tasks.read_input(task, f"own text {i}", i) for i in range(1000)]
     raw = opened.tokenizer.backend_tokenizer
-    rows = parity.rows(task, raw, opened.spec, own)
+    rows = encoders.rows(task, raw, opened.spec, own)
     ours = [row.ids for row in task.rows(own, raw, opened.spec)]
-    assert all(row.ids in ours for row in rows[: parity.OWN])
-    assert rows[parity.OWN].ids not in ours
+    assert all(row.ids in ours for row in rows[: encoders.OWN])
+    assert rows[encoders.OWN].ids not in ours
     lengths = {len(row.ids) for row in rows}
-    assert {n for n in parity.LENGTHS if n <= opened.spec.max_length} <= lengths
+    assert {n for n in encoders.LENGTHS if n <= opened.spec.max_length} <= lengths
     assert max(lengths) == opened.spec.max_length
     assert any(1 in row.types for row in rows)
 

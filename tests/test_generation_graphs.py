@@ -19,9 +19,9 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from headway.core.errors import CheckpointError
+from headway.core.tolerance import PRECISION
 from headway.export import generation
 from headway.runtime.generation.engine import Engine
-from tests.tolerance import MODEL
 
 ROOT = Path(__file__).parents[1]
 VOCABULARY, PAD, START, END = 61, 0, 1, 2
@@ -79,8 +79,14 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {  # name -> (model type, its siz
 }
 ENCODER_DECODERS = list(SIZES)[:8]
 DECODERS = list(SIZES)[8:]
-WEAK = ("bart", "mbart", "marian", "bert-to-bert")
-"""else their attention drowns what was written before"""
+SCALES = {  # standard deviation of linear layers and of tables, where 0.5 makes a model write one token only,
+    "bart": (0.2, 1.0),
+    "mbart": (0.2, 1.0),
+    "marian": (0.2, 1.0),
+    "bert-to-bert": (0.2, 1.0),
+    "flan-t5": (0.3, 0.5),  # or makes PyTorch itself differ in fp32 from fp64 by more than the tolerance
+    "mt5": (0.3, 0.5),
+}
 SOURCES = [[5, 9, 33, 21, 8, 40, 7, 17, 2], [11], [30, 12, 55, 2], [6, 28, 3, 19, 44, 2]]
 
 
@@ -104,7 +110,7 @@ def opened(name: str) -> Any:
     torch.manual_seed(1)
     auto = AutoModelForSeq2SeqLM if name in ENCODER_DECODERS else AutoModelForCausalLM
     model = auto.from_config(config_of(name)).train(False)
-    linear, table = (0.2, 1.0) if name in WEAK else (0.8, 0.8)
+    linear, table = SCALES.get(name, (0.5, 0.5))
     with torch.no_grad():
         for module in model.modules():
             for weight in module.parameters(recurse=False):
@@ -131,10 +137,7 @@ def engine(name: str) -> Engine:
 
 
 def assert_close(found: Any, expected: Any) -> None:
-    """Logits, in units of their spread."""
-    rtol, atol = MODEL["fp32"]
-    spread = expected.std()
-    np.testing.assert_allclose(found / spread, expected / spread, rtol=rtol, atol=atol)
+    assert np.abs(found - expected).max() <= PRECISION["fp32"].worst * expected.std()
 
 
 def pytorch_logits(name: str, source: list[int], target: list[int]) -> Any:
@@ -211,22 +214,22 @@ def test_cache_has_only_the_key_value_heads(name: str) -> None:
     assert "Expand" not in {node.op_type for node in traced(name)["decoder"].model.graph}
 
 
-def digests(name: str) -> list[str]:
-    models = [ir.serde.serialize_model(t.model) for t in generation.build(opened(name)).values()]
+def digests(*names: str) -> list[str]:
+    models = [ir.serde.serialize_model(t.model) for name in names for t in traced(name).values()]
     return [hashlib.sha256(m.SerializeToString(deterministic=True)).hexdigest() for m in models]
 
 
 def test_same_bytes_in_two_processes() -> None:
-    code = "from tests.test_generation_graphs import digests; print(*digests('pegasus'), *digests('llama'))"
-    ran = [
-        subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed},
-            capture_output=True, text=True, check=True,
-        ).stdout
-        for seed in ("1", "2")
-    ]  # fmt: skip
-    assert ran[0].split() == [*digests("pegasus"), *digests("llama")]
-    assert ran[0] == ran[1]
+    code = "from tests.test_generation_graphs import digests; print(*digests('pegasus', 'llama'))"
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.split() == digests("pegasus", "llama")
 
 
 def test_nothing_of_the_machine_is_in_a_graph() -> None:

@@ -116,7 +116,7 @@ def test_a_second_push_of_the_same_is_the_same(hub: Hub, pushed: str, copy: Path
     assert len(hub.repositories[NAME].commits) == 2  # the empty repository, and the bundle
 
 
-def test_only_what_the_manifest_lists_is_sent_and_fetched(hub: Hub, copy: Path, tmp_path: Path) -> None:
+def test_only_what_the_manifest_lists_is_sent_and_fetched(hub: Hub, copy: Path) -> None:
     (copy / "notes.txt").write_text("not for the hub")
     reference = bundles.push(copy, NAME)
     files = content(hub, reference)
@@ -255,6 +255,7 @@ def test_a_broken_download_is_not_taken_for_whole_and_goes_on(
     hub.requests.clear()
     assert run("inspect", pushed).code == 0
     assert hub.downloads() == [last]
+    assert kept(tmp_path) == [pushed.partition("@")[2]]
 
 
 def test_fetched_by_many_at_once(hub: Hub, pushed: str, bundle: Path) -> None:

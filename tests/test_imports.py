@@ -24,12 +24,13 @@ HEAVY = {
     "peft",
     "sentence_transformers",
     "sklearn",
+    "huggingface_hub",
 } | ENGINES
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {  # folder -> (parts of headway, heavy libraries)
-    "core": (set(), {"datasets"}),  # inside the function that reads its folders
+    "core": (set(), {"datasets", "huggingface_hub"}),  # inside the functions that need them
     "cpp_ext": (set(), set()),
     "runtime": ({"core", "cpp_ext"}, ENGINES),
-    "train": ({"core"}, {"torch", "transformers", "accelerate", "peft"}),
+    "train": ({"core"}, {"torch", "transformers", "accelerate", "peft", "huggingface_hub"}),
     "export": ({"core", "train", "runtime"}, {"torch", "onnx", "onnx_ir", "onnxscript", "optimum"}),
     "bench": (set(PARTS) - {"cli"}, HEAVY),
     "cli": (set(PARTS), HEAVY),
@@ -42,6 +43,7 @@ NEED_MORE = (
 )
 """what measures training itself, beside plain scripts"""
 BLOCKED = ["torch", "transformers", "onnx", "onnx_ir", "optimum", "onnxruntime", "pyarrow", "psutil"]
+BLOCKED += ["huggingface_hub", "filelock", "httpx2"]
 
 
 def sources(folder: str) -> list[Path]:

@@ -11,7 +11,7 @@ import msgspec
 
 from headway.core import report
 from headway.core.data import Record
-from headway.core.tasks import Spec
+from headway.core.tasks import Row, Spec
 
 PLAIN = {1: ("source",)}
 
@@ -19,6 +19,8 @@ PLAIN = {1: ("source",)}
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     max_new_tokens: int = 64
     """tokens that are generated, at most"""
+    special_tokens: bool = False
+    """prompts get the tokenizer's special tokens, as a model expects that learned with them"""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,46 @@ def uniform(examples: Sequence[Example]) -> None:
 
 def check(example: Example, spec: Spec) -> None:
     """Any text can be judged."""
+
+
+def rows(
+    examples: Sequence[Example], tokenizer: Any, spec: Spec, end: int | None
+) -> tuple[list[Row], list[bool]]:
+    """Blocks that do not overlap; of a continuation one row, which loses the source's beginning if it is too long.
+
+    `marks` is how many tokens at the end of the row are judged; `end` closes every text. Also, of each example,
+    whether something was cut.
+    """
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    closed = [] if end is None else [end]
+    found, cut = [], []
+    for i, example in enumerate(examples):
+        source = tokenizer.encode(example.source, add_special_tokens=False).ids if example.source else []
+        target = [*tokenizer.encode(example.target, add_special_tokens=False).ids, *closed]
+        if source:
+            kept = target[: spec.max_length - 1]
+            ids = (source + kept)[-spec.max_length :]
+            cut.append(len(ids) < len(source) + len(target))
+            found.append(Row(i, ids, [], len(kept)))
+        else:
+            cut.append(False)
+            blocks = [target[b : b + spec.max_length] for b in range(0, len(target), spec.max_length)]
+            found += [Row(i, block, [], len(block)) for block in blocks if len(block) > 1]
+    return found, cut
+
+
+def results(
+    examples: Sequence[Example], rows: Sequence[Row], losses: Sequence[float], cut: Sequence[bool]
+) -> list[Result]:
+    """Results from the loss of each row (over its judged tokens; the first of a block has none)."""
+    loss, tokens = [0.0] * len(examples), [0] * len(examples)
+    for row, own in zip(rows, losses, strict=True):
+        loss[row.example] += own
+        tokens[row.example] += min(row.marks, len(row.ids) - 1)
+    return [
+        Result(loss[i], tokens[i], len(example.target.split()), cut[i]) for i, example in enumerate(examples)
+    ]
 
 
 def decode(examples: Sequence[Example], outputs: Sequence[Result], spec: Spec) -> list[Result]:

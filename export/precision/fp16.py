@@ -32,6 +32,8 @@ MARGIN = 4
 ANGLES = ("Sin", "Cos")
 UNTYPED = ("Shape", "Size")
 """ops that read no number"""
+SOURCES = ("Cast", "ConstantOfShape")
+"""ops that make floats of something else, and which can be told of what type"""
 
 
 def convert(model: ir.Model, kept: Collection[str], feeds: Feeds) -> ir.Model:
@@ -100,18 +102,28 @@ def _least_fill(model: ir.Model, highest: float) -> float:
     return min((scalar / 2 for scalar in scalars if highest < scalar), default=np.inf)
 
 
+def _held(array: NDArray[Any], kind: ir.DataType) -> NDArray[Any]:
+    """Numbers in a 16-bit type, those beyond its range at half its largest; infinities stay."""
+    dtype = kind.numpy()
+    highest = _largest(kind)
+    beyond = np.isfinite(array) & (np.abs(array) > highest)
+    return np.where(beyond, np.sign(array) * highest / 2, array).astype(dtype)
+
+
 def _lost(value: ir.Value, kind: ir.DataType, highest: float) -> bool:
     """Whether a constant is not what it was in 16 bits: weights beyond the range, scalars that become zero."""
     array = _constant(value)
     if array is None:
         return False
     if array.size == 1:
-        return bool(array.item() != 0 and array.astype(kind.numpy()).item() == 0)
+        return bool(array.item() != 0 and _held(array, kind).item() == 0)
     return bool(np.abs(array, where=np.isfinite(array), out=np.zeros_like(array)).max(initial=0) > highest)
 
 
 def _defined(node: ir.Node, kind: ir.DataType, opset: int) -> bool:
-    """Whether the standard lets the node have that type wherever it has fp32 now."""
+    """Whether the standard lets the node have that type wherever it has fp32 now, and its inputs decide on it."""
+    if not any(_floats(node.inputs)) and any(_floats(node.outputs)) and node.op_type not in SOURCES:
+        return False
     try:
         schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
     except onnx.defs.SchemaError:
@@ -197,11 +209,3 @@ class _Rewriter:
             self.writer.graph.insert_before(before, made)
         self.casts[value, kind] = made.outputs[0]
         return made.outputs[0]
-
-
-def _held(array: NDArray[Any], kind: ir.DataType) -> NDArray[Any]:
-    """Numbers in a 16-bit type, those beyond its range at half its largest; infinities stay."""
-    dtype = kind.numpy()
-    highest = _largest(kind)
-    beyond = np.isfinite(array) & (np.abs(array) > highest)
-    return np.where(beyond, np.sign(array) * highest / 2, array).astype(dtype)

@@ -125,7 +125,7 @@ def _scaled(writer: Writer, node: ir.Node, by: NDArray[np.float32]) -> ir.Value:
         assert part is not None
         assert part.const_value is not None
         moved = part.const_value.numpy() / by
-        node.replace_input_with(index, writer.constant(f"{x.name}.migrated.{index}", moved))
+        node.replace_input_with(index, writer.constant(f"{x.name}.absorbed.{index}", moved))
     return x
 
 

@@ -58,7 +58,8 @@ class Beams:
         self.parents: Ints = np.arange(beams)
         self.best: list[list[int]] = [[] for _ in range(beams)]
         self.best_scores: Floats = np.full(beams, OUT)
-        self.finished = np.zeros(beams, bool)  # whether each of the best is there
+        self.finished = np.zeros(beams, bool)  # of the best, those that have ended
+        self.real = np.zeros(beams, bool)  # and those that do not go back to a beam that never began
         self.done = False
 
     def advance(self, logits: Floats) -> None:
@@ -88,6 +89,7 @@ class Beams:
         chosen = top(scores, beams)
         self.best, self.best_scores = [every[i] for i in chosen], scores[chosen]
         self.finished = np.append(self.finished, ended)[chosen]
+        self.real = np.append(self.real, candidates > OUT / 2)[chosen]
 
     def _judge(self, no_way_on: bool) -> None:
         """Whether this is the end: no beam that goes on would come among the best."""
@@ -100,8 +102,10 @@ class Beams:
         self.done = no_way_on or full or bool(hoped <= to_beat)
 
     def found(self) -> list[Found]:
-        wanted = self.settings.num_return_sequences
-        return list(zip(self.best[:wanted], self.best_scores[:wanted].tolist(), strict=True))
+        """Best first; fewer than wanted where the settings forbid all others."""
+        every = zip(self.best, self.best_scores.tolist(), self.real, strict=True)
+        found = [(tokens, score) for tokens, score, real in every if real]
+        return found[: self.settings.num_return_sequences]
 
 
 def top(scores: Floats, count: int) -> Ints:
@@ -130,17 +134,17 @@ def search(
         for prompt, longest in _prompts(engine, sources, settings)
     ]
     sentences = list(running)
-    rows = np.arange(len(running))[:, None].repeat(settings.num_beams, axis=1)  # of the logits, for each beam
+    rows: Ints = np.arange(len(running))[:, None].repeat(settings.num_beams, axis=1)  # (B, K) of the logits
     logits, state = engine.begin(sources, settings.decoder_start_token_id or 0)
     while True:
         for sentence, own in zip(running, rows, strict=True):
             sentence.advance(logits[own])
-        rows = [own[s.parents] for s, own in zip(running, rows, strict=True) if not s.done]
+        kept = [own[s.parents] for s, own in zip(running, rows, strict=True) if not s.done]
         running = [sentence for sentence in running if not sentence.done]
         if not running:
             break
         last = np.concatenate([sentence.tokens[:, -1:] for sentence in running])
-        logits, state = engine.step(last, state.rows(np.concatenate(rows)))
+        logits, state = engine.step(last, state.rows(np.concatenate(kept)))
         rows = np.arange(len(last)).reshape(len(running), -1)
     return [
         [Hypothesis(decode(tokens), score, tokens) for tokens, score in sentence.found()]
@@ -157,7 +161,7 @@ def _prompts(
         raise UsageError("decoder_start_token_id", "an encoder-decoder needs it")
     found = []
     for index, source in enumerate(sources):
-        if not source:
+        if not len(source):
             raise InputError(index, "it has no tokens")
         prompt = [settings.decoder_start_token_id or 0] if engine.with_encoder else source
         longest = settings.longest(len(prompt))

@@ -48,9 +48,11 @@ class Rules:
 
 
 def log_softmax(scores: Floats) -> Floats:
-    """Log probabilities (K, V)."""
-    shifted = scores - scores.max(axis=-1, keepdims=True)
-    logs: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    """Log probabilities (K, V); a row without any token that may come stays so."""
+    most = scores.max(axis=-1, keepdims=True)
+    none = np.isneginf(most)
+    shifted = scores - np.where(none, 0, most)
+    logs: Floats = shifted - np.log(np.where(none, 1, np.exp(shifted).sum(axis=-1, keepdims=True)))
     return logs
 
 

@@ -55,34 +55,19 @@ def prepare(
 
     A continuation is a row of its own, its source not judged; what is too long loses the source's beginning.
     """
-    encoded = [_encode(e, tokenizer) for e in examples]
+    raw, end = tokenizer.backend_tokenizer, tokenizer.eos_token_id
     if examples[0].source:
-        rows, cut = [], 0
-        for source, target in encoded:
-            ids, judged, was_cut = _fitted(source, target, spec.max_length)
-            rows.append(_row(ids, judged))
-            cut += was_cut
-        return Prepared(rows, {"cut at the model's longest input": cut} if cut else {})
-    stream = list(chain.from_iterable(target for _, target in encoded))
+        rows, cut = task.rows(examples, raw, spec, end)
+        counts = {"cut at the model's longest input": sum(cut)} if any(cut) else {}
+        return Prepared([_row(row.ids, row.marks) for row in rows], counts)
+    raw.no_truncation()
+    raw.no_padding()
+    closed = [] if end is None else [end]
+    stream = list(
+        chain.from_iterable([*raw.encode(e.target, add_special_tokens=False).ids, *closed] for e in examples)
+    )
     blocks = [stream[i : i + spec.max_length] for i in range(0, len(stream), spec.max_length)]
     return Prepared([_row(block, len(block)) for block in blocks if len(block) > 1])
-
-
-def _encode(example: Example, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Ids of source and target; the target is closed by the end token."""
-    raw = tokenizer.backend_tokenizer
-    raw.no_truncation()
-    source = raw.encode(example.source, add_special_tokens=False).ids if example.source else []
-    target = raw.encode(example.target, add_special_tokens=False).ids
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    return source, [*target, *end]
-
-
-def _fitted(source: list[int], target: list[int], longest: int) -> tuple[list[int], int, bool]:
-    """Ids of both, how many at the end are judged, and whether something was cut."""
-    kept = target[: longest - 1]
-    ids = (source + kept)[-longest:]
-    return ids, len(kept), len(ids) < len(source) + len(target)
 
 
 def _row(ids: list[int], judged: int) -> dict[str, Any]:
@@ -119,34 +104,17 @@ def infer(
     progress: Progress,
 ) -> list[Result]:
     """Loss of each text, in blocks that do not overlap; of continuations, without their source."""
-    rows: list[dict[str, Any]] = []
-    owner: list[int] = []
-    cut = [False] * len(examples)
-    for i, example in enumerate(examples):
-        source, target = _encode(example, tokenizer)
-        if source:
-            ids, judged, cut[i] = _fitted(source, target, spec.max_length)
-            own = [_row(ids, judged)]
-        else:
-            blocks = [target[b : b + spec.max_length] for b in range(0, len(target), spec.max_length)]
-            own = [_row(block, len(block)) for block in blocks if len(block) > 1]
-        rows += own
-        owner += [i] * len(own)
-    loss, tokens = (
-        np.bincount(owner, each, len(examples)) for each in _judge(model, tokenizer, rows, progress)
-    )
-    return [
-        Result(float(loss[i]), int(tokens[i]), len(example.target.split()), cut[i])
-        for i, example in enumerate(examples)
-    ]
+    rows, cut = task.rows(examples, tokenizer.backend_tokenizer, spec, tokenizer.eos_token_id)
+    prepared = [_row(row.ids, row.marks) for row in rows]
+    return task.results(examples, rows, _losses(model, tokenizer, prepared, progress), cut)
 
 
-def _judge(
+def _losses(
     model: Any, tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict[str, Any]], progress: Progress
-) -> tuple[Any, Any]:
-    """Sum of the losses and number of judged tokens of each row."""
+) -> list[float]:
+    """Sum of the losses of each row."""
     pad = collate(tokenizer)
-    loss, tokens = np.zeros(len(rows)), np.zeros(len(rows))
+    losses = np.zeros(len(rows))
     was_training = model.training
     model.train(False)
     batches = encoder.batched([len(row["input_ids"]) for row in rows])
@@ -158,10 +126,9 @@ def _judge(
             each = torch.nn.functional.cross_entropy(
                 logits.transpose(1, 2), targets, ignore_index=encoder.IGNORED, reduction="none"
             )
-            loss[batch] = each.double().sum(-1).cpu().numpy()
-            tokens[batch] = (targets != encoder.IGNORED).sum(-1).cpu().numpy()
+            losses[batch] = each.double().sum(-1).cpu().numpy()
     model.train(was_training)
-    return loss, tokens
+    return losses.tolist()
 
 
 save = encoder.save

@@ -1,25 +1,33 @@
-"""Proof of an encoder's variant: its outputs against PyTorch's, and a row alone against the same row among others."""
+"""Proof of an encoder: its answers to rows of every length, alone and among others, against PyTorch's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
+import onnx_ir as ir
 
 from headway.core import tasks
-from headway.core.errors import GateError
-from headway.core.progress import Progress
-from headway.core.tasks import EncoderTask, Example, Row, Spec
-from headway.core.tolerance import PRECISION
-from headway.runtime.backends.base import Backend
+from headway.core.manifest import Graph
+from headway.core.progress import Progress, silent
+from headway.core.tasks import EncoderTask, Example, Output, Row, Spec
+from headway.export import contract, graph
+from headway.export.precision.base import Feeds
+from headway.export.proof import Answers, Parity, Proof, differences
+from headway.runtime.backends.base import Backend, load_engine
+from headway.runtime.pipeline import EncoderPipeline
 from headway.runtime.ragged import Ragged
 from headway.train import checkpoint
 from headway.train.checkpoint import Opened
 
+ENGINE = "onnxruntime"
+"""what the proof runs on"""
+ROLE = "model"
+"""of the one graph"""
 BATCHES = (2, 5, 16, 64)
 """rows in a batch; rows of all lengths meet, so that each is padded in many ways"""
 BATCH_TOKENS = 32_768
@@ -30,29 +38,86 @@ LONGEST = 2048
 """tokens; a model that takes more is compared up to here"""
 LENGTHS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597)
 """tokens of rows that are cut from a long one"""
+SAMPLES = 32
+"""rows on which layers are measured and ranges are calibrated, of many lengths"""
 
-Answers = list[NDArray[np.float32]]
-"""of each row: (C), (T, C) or (D)"""
+
+def declare(opened: Opened, task: EncoderTask, width: int) -> dict[str, Graph]:
+    """What the graph must take and give."""
+    classes = max(1, len(opened.spec.labels))
+    return {ROLE: contract.declare(task, opened.tokenizer.model_input_names, classes, width)}
 
 
 @dataclass(frozen=True)
-class Parity:
-    """Differences of logits (or vectors) as a share of the reference's standard deviation."""
+class EncoderProof(Proof):
+    compared: list[Row]
+    expected: Answers
+    """PyTorch's, of the compared rows"""
 
-    rows: int
-    shortest: int
-    """tokens"""
-    longest: int
-    """tokens"""
-    worst: float
-    mean: float
-    neighbours: float
-    """largest difference between a row alone and the same row in a batch"""
-    agreement: float
-    """share of answers that are the same as PyTorch's; of scores the correlation, of vectors the mean cosine"""
+    @property
+    def encoder(self) -> EncoderTask:
+        return cast(EncoderTask, self.task)
 
-    def as_manifest(self, precision: str) -> dict[str, Any]:
-        return asdict(self) | {"batches": list(BATCHES), "limits": asdict(PRECISION[precision])}
+    @property
+    def declared(self) -> Graph:
+        return self.draft.graphs[ROLE]
+
+    def feeds(self, role: str) -> Feeds:
+        return [feed(row, self.declared) for row in sampled(self.compared)]
+
+    def measure(self, folder: Path, progress: Progress, label: str) -> Parity:
+        backend = self._open(folder)
+        return measure(self.encoder, self.spec, backend, self.compared, self.expected, progress, label)
+
+    def judge(self, folder: Path, precision: str) -> tuple[Any, dict[str, float]]:
+        """fp32 keeps the checkpoint's settings."""
+        task, spec = self.encoder, self.spec
+        pipe = EncoderPipeline(self.draft, precision, task, spec, self.tokenizer, self._open(folder))
+        rows = task.rows(self.examples, self.tokenizer, spec)
+        outputs = [Output(row, answer) for row, answer in zip(rows, pipe.answers(rows), strict=True)]
+        if precision != "fp32":
+            spec = replace(spec, settings=task.calibrate(self.examples, outputs, spec))
+        return spec.settings, task.metrics(self.examples, task.decode(self.examples, outputs, spec))
+
+    def answers(self, folder: Path) -> Answers:
+        return alone(self.encoder, self._open(folder), sampled(self.compared), silent, "")
+
+    def _open(self, folder: Path) -> Backend:
+        path = self.graphs(folder)[ROLE]
+        engine = load_engine(ENGINE)
+        return engine.open_graph(
+            path, self.declared, self.encoder.READ, self.draft.pad_id, "cpu", self.threads
+        )
+
+
+def prove(opened: Opened, own: Sequence[Example], progress: Progress, **common: Any) -> EncoderProof:
+    """Trace the graph, and let PyTorch answer. `own`: examples of the kind that the model will see."""
+    task = cast(EncoderTask, common["task"])
+    compared = rows(task, common["tokenizer"], opened.spec, own)
+    model = graph.build(opened, common["draft"].graphs[ROLE])
+    return EncoderProof(
+        fp32={ROLE: ir.to_proto(model)},
+        compared=compared,
+        expected=reference(opened, task, compared, progress),
+        **common,
+    )
+
+
+def feed(row: Row, declared: Graph) -> dict[str, Any]:
+    """A row as the graph takes it, without padding."""
+    values = {"input_ids": row.ids, "attention_mask": [1] * len(row.ids), "token_type_ids": row.types}
+    return {tensor.name: np.array([values[tensor.name]], np.int64) for tensor in declared.inputs}
+
+
+def sampled(found: Sequence[Row]) -> list[Row]:
+    """Some rows of every length."""
+    ordered = sorted(found, key=lambda row: len(row.ids))
+    return ordered[:: max(1, len(ordered) // SAMPLES)]
+
+
+def shipped() -> list[str]:
+    """headway's own texts, in many scripts."""
+    return resources.files("headway.export").joinpath("parity_texts.txt").read_text("utf-8").splitlines()
 
 
 def rows(task: EncoderTask, tokenizer: Any, spec: Spec, own: Sequence[Example]) -> list[Row]:
@@ -65,29 +130,13 @@ def rows(task: EncoderTask, tokenizer: Any, spec: Spec, own: Sequence[Example]) 
     every = max(1, len(own) // OWN)
     chosen = task.rows(own[::every][:OWN], tokenizer, short) if own else []
     chosen = [row for row in chosen if row.ids][:OWN]
-    shipped = _shipped()
-    pairs = list(zip(shipped[::3], shipped[1::3], strict=False))
-    chosen += [Row(0, e.ids, e.type_ids) for e in tasks.encode(tokenizer, shipped, longest)]
+    texts = shipped()
+    pairs = list(zip(texts[::3], texts[1::3], strict=False))
+    chosen += [Row(0, e.ids, e.type_ids) for e in tasks.encode(tokenizer, texts, longest)]
     chosen += [Row(0, e.ids, e.type_ids) for e in tasks.encode(tokenizer, pairs, longest)]
-    endless = " ".join(shipped * (1 + longest // len(shipped)))
+    endless = " ".join(texts * (1 + longest // len(texts)))
     (long,) = tasks.encode(tokenizer, [endless], longest)
     return chosen + [Row(0, long.ids[:n], long.type_ids[:n]) for n in (*LENGTHS, longest) if n <= longest]
-
-
-def check_tokenizer(opened: Opened, tokenizer: Any) -> None:
-    """Raise GateError if the bundle's tokenizer splits a text otherwise than the model's own does."""
-    texts = _shipped()
-    longest = min(opened.spec.max_length, LONGEST)
-    own = opened.tokenizer(texts, truncation=True, max_length=longest)["input_ids"]
-    bundled = [e.ids for e in tasks.encode(tokenizer, texts, longest)]
-    other = sum(a != b for a, b in zip(own, bundled, strict=True))
-    if other:
-        raise GateError("parity", "tokenizer", "texts split into other tokens", other, 0)
-
-
-def _shipped() -> list[str]:
-    """headway's own texts, in many scripts."""
-    return resources.files("headway.export").joinpath("parity_texts.txt").read_text("utf-8").splitlines()
 
 
 def reference(opened: Opened, task: EncoderTask, compared: Sequence[Row], progress: Progress) -> Answers:
@@ -130,15 +179,13 @@ def measure(
             for i, answer in zip(part, tasks.joined(task, outputs), strict=True):
                 own = answer[: len(found[i])] if answer.ndim == 2 else answer
                 neighbours = max(neighbours, float(np.abs(own - found[i]).max()))
-    flat, wanted = (np.concatenate([a.ravel() for a in answers]) for answers in (found, expected))
-    spread = float(wanted.std()) or 1.0
-    difference = np.abs(flat - wanted)
+    worst, mean, spread = differences(found, expected)
     return Parity(
         rows=len(compared),
         shortest=int(ragged.lengths.min()),
         longest=longest,
-        worst=float(difference.max()) / spread,
-        mean=float(difference.mean()) / spread,
+        worst=worst,
+        mean=mean,
         neighbours=neighbours / spread,
         agreement=agreement(task, spec, found, expected),
     )
@@ -160,11 +207,3 @@ def agreement(task: EncoderTask, spec: Spec, found: Answers, expected: Answers) 
         return float(np.mean((np.stack(found) > 0) == (np.stack(expected) > 0)))
     same = [np.atleast_1d(f.argmax(-1) == e.argmax(-1)) for f, e in zip(found, expected, strict=True)]
     return float(np.mean(np.concatenate(same)))
-
-
-def problem(precision: str, measured: Parity) -> GateError | None:
-    """The first figure that is above its limit, or is no number; None if all hold."""
-    for figure, limit in asdict(PRECISION[precision]).items():
-        if not getattr(measured, figure) <= limit:
-            return GateError("parity", precision, figure, getattr(measured, figure), limit)
-    return None

@@ -1,0 +1,185 @@
+"""Proof of a model that writes: its logits step by step, and its texts, against PyTorch's `generate()`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from headway.core import tasks
+from headway.core.errors import UnavailableError
+from headway.core.manifest import Graph
+from headway.core.progress import Progress
+from headway.core.tasks import Example
+from headway.export import encoders, generation
+from headway.export.generation import Traced
+from headway.export.precision.base import Feeds
+from headway.export.proof import Answers, Parity, Proof, differences
+from headway.runtime.generation.engine import Engine
+from headway.runtime.generation.pipeline import GenerationPipeline
+from headway.runtime.generation.plain import search
+from headway.train.checkpoint import Opened
+
+BATCHES = (3, 8)
+"""sources in a batch, of all lengths"""
+OWN = 24
+"""of the user's examples, evenly spread over the file"""
+NEW = 16
+"""tokens that are written for each source"""
+BEAMS = (1, 4)
+SAMPLES = 8
+"""sources on which layers are measured"""
+LENGTHS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610)
+"""tokens of sources that are cut from a long one"""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What PyTorch makes of a source."""
+
+    tokens: dict[int, list[int]]
+    """by number of beams"""
+    logits: Any
+    """(T, V): before each token that is written greedily"""
+
+
+@dataclass(frozen=True)
+class WriterProof(Proof):
+    sources: list[list[int]]
+    expected: list[Written]
+
+    def feeds(self, role: str) -> Feeds:
+        return []
+
+    def measure(self, folder: Path, progress: Progress, label: str) -> Parity:
+        engine = self._open(folder)
+        numbers = range(len(self.sources))
+        found = [self._alone(engine, i) for i in progress(numbers, label, len(self.sources))]
+        wanted: Answers = [written.logits for written in self.expected]
+        worst, mean, spread = differences(found, wanted)
+        neighbours = 0.0
+        for size in BATCHES:
+            mixed = np.random.default_rng(size).permutation(len(self.sources))
+            for part in (mixed[i : i + size] for i in range(0, len(mixed), size)):
+                for i, logits in zip(part, self._together(engine, part.tolist()), strict=True):
+                    neighbours = max(neighbours, float(np.abs(logits - found[i]).max()))
+        same = [f.argmax(-1) == w.argmax(-1) for f, w in zip(found, wanted, strict=True)]
+        return Parity(
+            rows=len(self.sources),
+            shortest=min(map(len, self.sources)),
+            longest=max(map(len, self.sources)),
+            worst=worst,
+            mean=mean,
+            neighbours=neighbours / spread,
+            agreement=float(np.mean(np.concatenate(same))),
+            identical=self._identical(engine),
+        )
+
+    def _identical(self, engine: Engine) -> float:
+        pipe = self._pipe(engine, "")
+        same = []
+        for beams in BEAMS:
+            chosen = pipe.search.changed(num_beams=beams, max_new_tokens=NEW, num_return_sequences=1)
+            for source, written in zip(self.sources, self.expected, strict=True):
+                (found,) = search(engine, [source], chosen, lambda tokens: "")
+                same.append(found[0].tokens == written.tokens[beams])
+        return float(np.mean(same))
+
+    def judge(self, folder: Path, precision: str) -> tuple[Any, dict[str, float]]:
+        results = list(self._pipe(self._open(folder), precision).judge(self.examples))
+        return self.spec.settings, self.task.metrics(self.examples, results)
+
+    def answers(self, folder: Path) -> Answers:
+        engine = self._open(folder)
+        every = max(1, len(self.sources) // SAMPLES)
+        return [self._alone(engine, i) for i in range(0, len(self.sources), every)]
+
+    def _open(self, folder: Path) -> Engine:
+        return Engine(self.graphs(folder), self.threads, self.draft.longest)
+
+    def _pipe(self, engine: Engine, precision: str) -> GenerationPipeline:
+        return GenerationPipeline(self.draft, precision, self.task, self.spec, self.tokenizer, engine)
+
+    def _alone(self, engine: Engine, number: int) -> Any:
+        return self._together(engine, [number])[0]
+
+    def _together(self, engine: Engine, numbers: Sequence[int]) -> list[Any]:
+        """Logits (T, V) before each token that PyTorch writes, through the caches, of sources in one batch."""
+        targets = [self.expected[i].tokens[1] for i in numbers]
+        start = self.draft.search.get("decoder_start_token_id") or 0
+        logits, state = engine.begin([self.sources[i] for i in numbers], start)
+        steps = [logits]
+        for step in range(max(map(len, targets)) - 1):
+            ids = np.array([[target[step] if step < len(target) else 0] for target in targets])
+            logits, state = engine.step(ids, state)
+            steps.append(logits)
+        every = np.stack(steps, axis=1)  # (rows, steps, V)
+        return [rows[: len(target)] for rows, target in zip(every, targets, strict=True)]
+
+
+def trace(opened: Opened, precisions: Sequence[str]) -> dict[str, Traced]:
+    """The graphs by role. Raises UnavailableError for precisions that a model that writes has not yet."""
+    calibrated = [p for p in precisions if p in ("fp16", "bf16", "fp8", "int8-static")]
+    if calibrated:
+        remedy = "this version has fp32, int8, int8-weights and int4-weights for models that write"
+        raise UnavailableError(f"{calibrated[0]} of {opened.manifest.task}", remedy)
+    return generation.build(opened)
+
+
+def declare(traced: dict[str, Traced]) -> dict[str, Graph]:
+    """What each graph takes and gives."""
+    return {role: graph.declared for role, graph in traced.items()}
+
+
+def prove(
+    opened: Opened, traced: dict[str, Traced], own: Sequence[Example], progress: Progress, **common: Any
+) -> WriterProof:
+    """Let PyTorch write. `own`: examples of the kind that the model will see."""
+    found = sources(opened, common["tokenizer"], own)
+    return WriterProof(
+        fp32={role: ir.to_proto(graph.model) for role, graph in traced.items()},
+        sources=found,
+        expected=[_written(opened, source) for source in progress(found, "PyTorch", len(found))],
+        **common,
+    )
+
+
+def sources(opened: Opened, tokenizer: Any, own: Sequence[Any]) -> list[list[int]]:
+    """Tokens to begin with: of the user's examples, of texts in many scripts, and of every length."""
+    longest = min(opened.spec.max_length, encoders.LONGEST)
+    if not opened.model.config.is_encoder_decoder:
+        longest = max(1, longest - NEW)
+    every = max(1, len(own) // OWN)
+    texts = [example.source or example.target for example in own[::every][:OWN]] + encoders.shipped()[::2]
+    encoded = [e.ids for e in tasks.encode(tokenizer, texts, longest)]
+    endless = " ".join(encoders.shipped() * (1 + longest // 50))
+    (long,) = tasks.encode(tokenizer, [endless], longest)
+    return [ids for ids in encoded if ids] + [long.ids[:n] for n in (*LENGTHS, longest) if n <= longest]
+
+
+def _written(opened: Opened, source: Sequence[int]) -> Written:
+    model, ids = opened.model, torch.tensor([source])
+    crossed = model.config.is_encoder_decoder
+    tokens = {}
+    with torch.inference_mode():
+        for beams in BEAMS:
+            said = model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=NEW,
+                max_length=None,
+                num_beams=beams,
+                num_return_sequences=1,
+                do_sample=False,
+            )
+            tokens[beams] = said[0, 1 if crossed else len(source) :].tolist()
+        begin = said[:, :1] if crossed else ids
+        read = torch.cat([begin, torch.tensor([tokens[1][:-1]], dtype=torch.int64)], dim=1)
+        given = {"input_ids": ids, "decoder_input_ids": read} if crossed else {"input_ids": read}
+        logits = model(**given).logits[0, -len(tokens[1]) :]
+    return Written(tokens, logits.float().numpy())

@@ -1,0 +1,140 @@
+"""Bundles of models that write: texts equal to `generate()`, figures equal to PyTorch's, settings of a call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from headway.core import tasks
+from headway.core.errors import BundleError, InputError, UnavailableError, UsageError
+from headway.core.manifest import Bundle
+from headway.export.bundle import export
+from headway.export.options import ExportOptions
+from headway.runtime import Pipeline, load
+from headway.train import checkpoint as opener
+from headway.train import fit
+from headway.train.options import TrainOptions
+from tests import corpora
+from tests.conftest import Run
+from tests.test_architectures import model_of
+
+KINDS: dict[str, tuple[str, Any, Any]] = {
+    "t5": ("text2text-generation", transformers.AutoModelForSeq2SeqLM, corpora.rewrites),
+    "gpt2": ("text-generation", transformers.AutoModelForCausalLM, corpora.texts),
+}
+TEXTS = ["Where is my parcel?", "I want a refund", "It does not work at all since the last update, why?"]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Checkpoint and bundle; the checkpoint learned a little, so that it writes more than one token."""
+    task, auto, make = KINDS[request.param]
+    folder = tmp_path_factory.mktemp(request.param)
+    model = model_of(request.param, auto, folder / "model")
+    data = corpora.write(make, "train", folder, 40)
+    options = TrainOptions(
+        model=str(model), train=data, output=folder / "checkpoint", epochs=20, batch_size=8,
+        learning_rate=1e-2, max_length=64, max_target_length=16, precision="fp32", threads=1,
+    )  # fmt: skip
+    fit.train(task, options)
+    small = corpora.write(make, "test", folder, 10)
+    export(options.output, ExportOptions(output=folder / "bundle", eval=small, threads=1))
+    return folder / "checkpoint", folder / "bundle"
+
+
+@pytest.fixture(scope="module")
+def pipe(made: tuple[Path, Path]) -> Pipeline:
+    return load(made[1], precision="fp32", threads=1)
+
+
+def written(checkpoint: Path, text: str, **settings: Any) -> list[int]:
+    """What `generate()` makes of a text."""
+    opened = opener.open_checkpoint(checkpoint)
+    crossed = opened.model.config.is_encoder_decoder
+    ids = opened.tokenizer(text, return_tensors="pt", add_special_tokens=crossed)["input_ids"]
+    with torch.no_grad():
+        said = opened.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, **settings)
+    return [int(t) for t in said[0, 1 if crossed else ids.shape[1] :]]
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_texts_are_those_of_generate(beams: int, made: tuple[Path, Path], pipe: Pipeline) -> None:
+    results: Any = pipe(TEXTS, num_beams=beams, max_new_tokens=12)
+    expected = [written(made[0], text, num_beams=beams, max_new_tokens=12) for text in TEXTS]
+    assert [r.hypotheses[0].tokens for r in results] == expected
+    assert len({r.text for r in results}) > 1
+    assert results == [pipe(text, num_beams=beams, max_new_tokens=12) for text in TEXTS]
+    assert list(pipe.stream(TEXTS, num_beams=beams, max_new_tokens=12)) == results
+
+
+def test_every_variant_is_proven(made: tuple[Path, Path]) -> None:
+    bundle = Bundle.read(made[1])
+    assert list(bundle.variants) == ["fp32", "int8"]
+    fp32, int8 = (v.parity for v in bundle.variants.values())
+    assert fp32["identical"] == 1.0
+    assert (fp32["shortest"], fp32["rows"] > 40) == (1, True)
+    assert 0 < int8["mean"] < 0.1
+    assert int8["neighbours"] < 1e-4
+    sizes = {n: f.bytes for n, f in bundle.files.items()}
+    assert sizes["int8/decoder.onnx"] < 0.95 * sizes["fp32/decoder.onnx"]
+
+
+def test_figures_are_pytorchs(made: tuple[Path, Path], pipe: Pipeline) -> None:
+    checkpoint, bundle = made
+    opened = opener.open_checkpoint(checkpoint)
+    task = tasks.load(opened.manifest.task)
+    make = corpora.rewrites if pipe.manifest.task == "text2text-generation" else corpora.texts
+    examples = tasks.read_labelled(task, corpora.write(make, "test", checkpoint.parent, 10))
+    expected = task.metrics(examples, opener.predict(opened, examples))
+    assert task.metrics(examples, list(pipe.judge(examples))) == pytest.approx(expected, rel=1e-4)
+    assert Bundle.read(bundle).variants["fp32"].quality == pytest.approx(expected, rel=1e-4)
+
+
+def test_settings_of_a_call(pipe: Pipeline) -> None:
+    several: Any = pipe(TEXTS[0], num_beams=3, num_return_sequences=3, max_new_tokens=5)
+    assert len(several.hypotheses) == 3
+    assert (several.text, several.score) == (several.hypotheses[0].text, several.hypotheses[0].score)
+    assert all(len(h.tokens) <= 5 for h in several.hypotheses)
+    with pytest.raises(UsageError, match="^temperature: no such setting"):
+        pipe(TEXTS[0], temperature=0.5)
+    with pytest.raises(InputError, match="^input 1: "):
+        pipe(["fine", " "])
+    assert pipe([]) == []
+
+
+def test_a_long_source_is_cut_and_told(pipe: Pipeline) -> None:
+    long: Any = pipe("where is my parcel " * 60)
+    assert (long.truncated, pipe("where is my parcel").truncated) == (True, False)
+
+
+def test_from_the_command_line(made: tuple[Path, Path], run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"id": 7, "source": "Where is my parcel?"}\n')
+    ran = run("predict", str(made[1]), "--input", str(tmp_path / "in.jsonl"), "--output", "-")
+    assert ran.code == 0
+    assert ran.out.startswith('{"id":7,"text":')
+    assert run("inspect", str(made[1])).code == 0
+    assert run("inspect", str(made[1]), "--layers").code == 2
+
+
+def test_precisions_that_are_not_there_yet(made: tuple[Path, Path], tmp_path: Path) -> None:
+    options = ExportOptions(output=tmp_path / "bundle", precision="fp32,int8-static")
+    with pytest.raises(UnavailableError, match="int8-static of text"):
+        export(made[0], options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_both_graphs_are_verified(made: tuple[Path, Path], tmp_path: Path) -> None:
+    import shutil
+
+    copy = shutil.copytree(made[1], tmp_path / "copy")
+    with (copy / "fp32" / "decoder.onnx").open("r+b") as stream:
+        stream.seek(1000)
+        stream.write(b"x")
+    with pytest.raises(BundleError, match=r"fp32/decoder.onnx was changed"):
+        load(copy, precision="fp32")
+    assert np.isfinite(load(copy, precision="int8")(TEXTS[0]).score)  # type: ignore[attr-defined]
