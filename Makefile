@@ -7,7 +7,12 @@ FOLDERS := core train export runtime bench cpp_ext cli examples
 # tests that look at the source tree, which an installed wheel does not have
 SOURCE_TESTS := test_packaging.py test_imports.py test_kernel_stub.py test_readme.py
 # long ones that know nothing of how headway was installed; `make test` runs them
-LONG_TESTS := test_architectures.py test_train_tasks.py test_adapt.py test_tasks.py test_metrics.py test_bad_data.py
+LONG_TESTS := test_architectures.py test_train_tasks.py test_adapt.py test_tasks.py test_metrics.py test_bad_data.py \
+	test_export_tasks.py test_export_writers.py test_generation_graphs.py test_generation_plain.py test_gate.py \
+	test_foreign.py test_precision_all.py test_precision_half.py test_precision_static.py test_precision_weights.py
+
+# one process a processor; tests of one file mostly stay together
+PARALLEL := -n auto --dist worksteal
 
 .PHONY: demo test lint sanitize wheel-test optimum-check format clean
 
@@ -15,7 +20,7 @@ demo: .venv/.ready
 	$(BIN)/headway demo --overwrite
 
 test: .venv/.ready
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q $(PARALLEL)
 
 lint: .venv/.ready
 	$(BIN)/ruff check .
@@ -44,7 +49,7 @@ wheel-test: .venv/.ready
 	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
 		> `build/wheel/venv/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"`/locked.pth
 	cp -r tests pyproject.toml build/wheel/run/
-	cd build/wheel/run && ../venv/bin/python -m pytest -q $(addprefix --ignore=tests/,$(SOURCE_TESTS) $(LONG_TESTS))
+	cd build/wheel/run && ../venv/bin/python -m pytest -q $(PARALLEL) $(addprefix --ignore=tests/,$(SOURCE_TESTS) $(LONG_TESTS))
 
 # bundle/fp32 opened by optimum-onnx, in an environment with the pins that library needs:
 # make optimum-check BUNDLE=demo-output/bundle CHECKPOINT=demo-output/checkpoint

@@ -89,7 +89,7 @@ def _layers(
     tokenizer = open_tokenizer(bundle / TOKENIZER)
     spec = tasks.spec(task, manifest)
     own = [task.read(r, labelled=False) for r in data.read(file, columns)] if file else []
-    rows = encoders.sampled(encoders.rows(task, tokenizer, spec, own))
+    rows = encoders.sampled(encoders.own_rows(task, tokenizer, spec, own) + encoders.rows(tokenizer, spec))
     feeds = [encoders.feed(row, manifest.graphs[encoders.ROLE]) for row in rows]
     found = doctor.layers(bundle, manifest, variant, feeds)
     head = ("layer", "shape", "signal/noise, dB", "outlier", "MB fp32", f"MB {variant}", "times as fast")

@@ -19,8 +19,8 @@ ROWS = 1024
 """tokens of each activation that are looked at in full; of the others only the largest of each channel counts"""
 PERCENTILE = 99.99
 """per cent of an activation's elements that the percentile method represents without clipping"""
-BINS = 2048
-"""of the histogram that the entropy method reads"""
+BINS, STRIDE = 2048, 32
+"""of the histogram that the entropy method reads, and by how many the ranges that it tries differ"""
 LEVELS = 128
 """magnitudes that int8 can tell apart"""
 MIGRATIONS = (0.5, 0.75)
@@ -67,13 +67,13 @@ def observe(model: ir.Model, values: Sequence[ir.Value], feeds: Feeds) -> dict[i
     return {value: Observed(np.concatenate(rows[value]), most[value]) for value in most}
 
 
-def largest(model: ir.Model, values: Sequence[ir.Value], feeds: Feeds, below: float) -> dict[ir.Value, float]:
-    """Largest magnitude of each value on the feeds, not counting what is `below` or above it: fills of masks."""
+def largest(model: ir.Model, values: Sequence[ir.Value], feeds: Feeds, fill: float) -> dict[ir.Value, float]:
+    """Largest magnitude of each value on the feeds, not counting what is -`fill` or below it."""
     found = dict.fromkeys(values, 0.0)
     for seen in _runs(model, values, feeds):
         for value, array in seen.items():
-            magnitude = np.abs(array)
-            found[value] = max(found[value], float(magnitude.max(initial=0, where=magnitude < below)))
+            size = np.abs(array).max(initial=0, where=array > -fill)
+            found[value] = max(found[value], float(size))
     return found
 
 
@@ -151,7 +151,7 @@ def percentile(observed: Observed) -> float:
 def entropy(observed: Observed) -> float:
     """The range whose 128 levels tell most of the histogram of magnitudes."""
     counts, edges = np.histogram(np.abs(observed.rows), bins=BINS, range=(0, max(min_max(observed), LEAST)))
-    divergence = {stop: _divergence(counts, stop) for stop in range(LEVELS, BINS + 1, 16)}
+    divergence = {stop: _divergence(counts, stop) for stop in range(LEVELS, BINS + 1, STRIDE)}
     return float(edges[min(divergence, key=lambda stop: divergence[stop])])
 
 

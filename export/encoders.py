@@ -39,7 +39,7 @@ LONGEST = 2048
 LENGTHS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597)
 """tokens of rows that are cut from a long one"""
 SAMPLES = 32
-"""rows on which layers are measured and ranges are calibrated, of many lengths"""
+"""rows on which layers are measured, of many lengths"""
 
 
 def declare(opened: Opened, task: EncoderTask, width: int) -> dict[str, Graph]:
@@ -50,6 +50,8 @@ def declare(opened: Opened, task: EncoderTask, width: int) -> dict[str, Graph]:
 
 @dataclass(frozen=True)
 class EncoderProof(Proof):
+    own: list[Row]
+    """of the user's examples"""
     compared: list[Row]
     expected: Answers
     """PyTorch's, of the compared rows"""
@@ -63,7 +65,7 @@ class EncoderProof(Proof):
         return self.draft.graphs[ROLE]
 
     def feeds(self, role: str) -> Feeds:
-        return [feed(row, self.declared) for row in sampled(self.compared)]
+        return [feed(row, self.declared) for row in self.own]
 
     def measure(self, folder: Path, progress: Progress, label: str) -> Parity:
         backend = self._open(folder)
@@ -93,10 +95,13 @@ class EncoderProof(Proof):
 def prove(opened: Opened, own: Sequence[Example], progress: Progress, **common: Any) -> EncoderProof:
     """Trace the graph, and let PyTorch answer. `own`: examples of the kind that the model will see."""
     task = cast(EncoderTask, common["task"])
-    compared = rows(task, common["tokenizer"], opened.spec, own)
+    tokenizer = common["tokenizer"]
+    chosen = own_rows(task, tokenizer, opened.spec, own)
+    compared = chosen + rows(tokenizer, opened.spec)
     model = graph.build(opened, common["draft"].graphs[ROLE])
     return EncoderProof(
         fp32={ROLE: ir.to_proto(model)},
+        own=chosen,
         compared=compared,
         expected=reference(opened, task, compared, progress),
         **common,
@@ -120,23 +125,22 @@ def shipped() -> list[str]:
     return resources.files("headway.export").joinpath("parity_texts.txt").read_text("utf-8").splitlines()
 
 
-def rows(task: EncoderTask, tokenizer: Any, spec: Spec, own: Sequence[Example]) -> list[Row]:
-    """Inputs to compare on: of the user's examples, of texts in many scripts, pairs, and of every length.
-
-    `tokenizer` is a `tokenizers.Tokenizer`.
-    """
-    longest = min(spec.max_length, LONGEST)
-    short = Spec(spec.labels, longest, spec.settings)
+def own_rows(task: EncoderTask, tokenizer: Any, spec: Spec, own: Sequence[Example]) -> list[Row]:
+    """Inputs of the user's examples, evenly spread. `tokenizer` is a `tokenizers.Tokenizer`."""
+    short = replace(spec, max_length=min(spec.max_length, LONGEST))
     every = max(1, len(own) // OWN)
-    chosen = task.rows(own[::every][:OWN], tokenizer, short) if own else []
-    chosen = [row for row in chosen if row.ids][:OWN]
-    texts = shipped()
+    return task.rows(own[::every][:OWN], tokenizer, short)[:OWN] if own else []
+
+
+def rows(tokenizer: Any, spec: Spec) -> list[Row]:
+    """Inputs of headway's own texts in many scripts, of pairs of them, and of every length."""
+    longest, texts = min(spec.max_length, LONGEST), shipped()
     pairs = list(zip(texts[::3], texts[1::3], strict=False))
-    chosen += [Row(0, e.ids, e.type_ids) for e in tasks.encode(tokenizer, texts, longest)]
-    chosen += [Row(0, e.ids, e.type_ids) for e in tasks.encode(tokenizer, pairs, longest)]
+    found = [Row(0, e.ids, e.type_ids) for e in tasks.encode(tokenizer, texts, longest)]
+    found += [Row(0, e.ids, e.type_ids) for e in tasks.encode(tokenizer, pairs, longest)]
     endless = " ".join(texts * (1 + longest // len(texts)))
     (long,) = tasks.encode(tokenizer, [endless], longest)
-    return chosen + [Row(0, long.ids[:n], long.type_ids[:n]) for n in (*LENGTHS, longest) if n <= longest]
+    return found + [Row(0, long.ids[:n], long.type_ids[:n]) for n in (*LENGTHS, longest) if n <= longest]
 
 
 def reference(opened: Opened, task: EncoderTask, compared: Sequence[Row], progress: Progress) -> Answers:

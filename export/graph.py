@@ -15,6 +15,7 @@ from optimum.utils import NormalizedConfigManager
 
 from headway.core.errors import CheckpointError
 from headway.core.manifest import Graph
+from headway.export.precision import base as base_precision
 from headway.train.checkpoint import Opened
 from headway.train.tasks import base
 
@@ -125,12 +126,10 @@ def _expanded_masks(model: Any) -> Iterator[None]:
 def _with_products(model: ir.Model) -> ir.Model:
     """Let linear layers that some models compute on flattened tokens (GPT-2's) be products like all others."""
     for node in list(model.graph):
-        before = node.inputs[0].producer() if node.op_type == "Gemm" and node.inputs[0] is not None else None
-        if (
-            before is None
-            or before.op_type != "Reshape"
-            or node.attributes.keys() & {"alpha", "beta", "transA", "transB"}
-        ):
+        if node.op_type != "Gemm" or node.inputs[0] is None or _is_transposed_or_scaled(node):
+            continue
+        before = node.inputs[0].producer()
+        if before is None or before.op_type != "Reshape":
             continue
         name = str(node.outputs[0].name)
         product = ir.node("MatMul", node.inputs[:2], name=f"{node.name}.product")
@@ -143,12 +142,17 @@ def _with_products(model: ir.Model) -> ir.Model:
     return model
 
 
+def _is_transposed_or_scaled(node: ir.Node) -> bool:
+    usual = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
+    return any(attribute.value != usual[name] for name, attribute in node.attributes.items())
+
+
 def _named(model: ir.Model) -> ir.Model:
     """Give each linear layer's weight the name of its module, which the exporter only notes of parameters."""
     taken = set(model.graph.initializers)
     for node in model.graph:
         weight = node.inputs[1] if node.op_type in ("MatMul", "Gemm") else None
-        if weight is None or weight.const_value is None or not str(weight.name).startswith("val_"):
+        if weight is None or not base_precision.is_weight(weight) or not str(weight.name).startswith("val_"):
             continue
         scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]").strip("[]").replace("'", "")
         module = next((s for s in reversed(scopes.split(", ")[:-1]) if s), "")

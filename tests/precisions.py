@@ -143,7 +143,7 @@ def optimized_ops(model: ir.Model, folder: Any) -> list[str]:
 
 
 def content(model: ir.Model) -> bytes:
-    return ir.to_proto(model).SerializeToString(deterministic=True)
+    return bytes(ir.to_proto(model).SerializeToString(deterministic=True))
 
 
 def ops(model: ir.Model) -> list[str]:

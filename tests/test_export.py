@@ -300,10 +300,12 @@ def test_inputs_to_compare_on_are_of_every_length(opened: pytorch.Opened) -> Non
     task: Any = tasks.load("text-classification")
     own = [tasks.read_input(task, f"own text {i}", i) for i in range(1000)]
     raw = opened.tokenizer.backend_tokenizer
-    rows = encoders.rows(task, raw, opened.spec, own)
+    chosen = encoders.own_rows(task, raw, opened.spec, own)
     ours = [row.ids for row in task.rows(own, raw, opened.spec)]
-    assert all(row.ids in ours for row in rows[: encoders.OWN])
-    assert rows[encoders.OWN].ids not in ours
+    assert len(chosen) == encoders.OWN
+    assert [row.ids for row in chosen] == ours[:: len(own) // encoders.OWN][: encoders.OWN]
+    assert encoders.own_rows(task, raw, opened.spec, []) == []
+    rows = encoders.rows(raw, opened.spec)
     lengths = {len(row.ids) for row in rows}
     assert {n for n in encoders.LENGTHS if n <= opened.spec.max_length} <= lengths
     assert max(lengths) == opened.spec.max_length

@@ -31,7 +31,10 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {  # folder -> (parts of head
     "cpp_ext": (set(), set()),
     "runtime": ({"core", "cpp_ext"}, ENGINES),
     "train": ({"core"}, {"torch", "transformers", "accelerate", "peft", "huggingface_hub"}),
-    "export": ({"core", "train", "runtime"}, {"torch", "onnx", "onnx_ir", "onnxscript", "optimum"}),
+    "export": (
+        {"core", "train", "runtime"},
+        {"torch", "onnx", "onnx_ir", "onnxscript", "optimum", "onnxruntime"},
+    ),  # the engine, to look inside a graph
     "bench": (set(PARTS) - {"cli"}, HEAVY),
     "cli": (set(PARTS), HEAVY),
 }

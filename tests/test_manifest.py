@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from headway.core import manifest
 from headway.core.errors import BundleError, CheckpointError
-from headway.core.manifest import Bundle, Checkpoint, File, Tensor, Variant
+from headway.core.manifest import Bundle, Checkpoint, File, Graph, Tensor, Variant
 
 CONTENT = {"fp32/model.onnx": b"graph" * 100, "tokenizer.json": b"{}"}
 
@@ -26,8 +26,12 @@ def small_bundle() -> Bundle:
         labels=["a", "é 漢"],
         max_length=48,
         pad_id=0,
-        inputs=[Tensor(name="input_ids", dtype="int64", shape=["batch", "length"])],
-        outputs=[Tensor(name="logits", dtype="float32", shape=["batch", 2])],
+        graphs={
+            "model": Graph(
+                inputs=[Tensor(name="input_ids", dtype="int64", shape=["batch", "length"])],
+                outputs=[Tensor(name="logits", dtype="float32", shape=["batch", 2])],
+            )
+        },
         variants={
             "fp32": Variant(precision="fp32", graphs={"model": "fp32/model.onnx"}, parity={"worst": 1e-6})
         },
@@ -132,7 +136,7 @@ def test_a_missing_seal(folder: Path) -> None:
         ({"labels": [1, 2]}, "labels"),
         ({"variants": {"fp32": {"precision": "fp32"}}}, "graphs"),
         ({"files": {"a": {"bytes": 1}}}, "sha256"),
-        ({"inputs": [{"name": "input_ids"}]}, "dtype"),
+        ({"graphs": {"model": {"inputs": [{"name": "input_ids"}], "outputs": []}}}, "dtype"),
         ({"surprise": 1}, "surprise"),
     ],
 )

@@ -28,7 +28,8 @@ def plain(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     """Round to nearest with the largest magnitude as range."""
     parts = weight.reshape(-1, BLOCK, weight.shape[1])
     step = np.maximum(np.abs(parts).max(axis=1, keepdims=True) / 7, 1e-20).astype(np.float32)
-    return np.float32(np.clip(np.rint(parts / step), -8, 7) * step).reshape(weight.shape)
+    levels = np.clip(np.rint(parts / step), -8, 7)
+    return np.asarray((levels * step).reshape(weight.shape), np.float32)
 
 
 def left(weight: NDArray[np.float32]) -> NDArray[np.float32]:

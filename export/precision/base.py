@@ -79,9 +79,26 @@ def layers(model: ir.Model) -> list[Layer]:
     """The linear layers of an fp32 graph, in the order in which they are computed."""
     found = []
     for node in model.graph:
-        if node.op_type == "MatMul" and (weight := matrix(node.inputs[1])) is not None:
+        if node.op_type == "MatMul" and (weight := _weight(node.inputs[1])) is not None:
             found.append(Layer(str(node.inputs[1].name).removesuffix(".weight"), node, weight))  # type: ignore[union-attr]
     return found
+
+
+def is_weight(value: ir.Value) -> bool:
+    """True for a constant, and for one that the graph transposes first (a head that shares the embedding's table)."""
+    producer = value.producer()
+    if producer is not None and producer.op_type == "Transpose" and producer.inputs[0] is not None:
+        value = producer.inputs[0]
+    return value.const_value is not None
+
+
+def _weight(value: ir.Value | None) -> NDArray[np.float32] | None:
+    """The matrix (inputs, outputs) of a product."""
+    producer = None if value is None else value.producer()
+    if producer is not None and producer.op_type == "Transpose":
+        table = matrix(producer.inputs[0])
+        return None if table is None else np.ascontiguousarray(table.T)
+    return matrix(value)
 
 
 def matrix(value: ir.Value | None, least_size: int = 1) -> NDArray[np.float32] | None:
@@ -121,11 +138,16 @@ class Writer:
         return made.outputs[0]
 
     def replace(self, node: ir.Node, by: ir.Value) -> None:
-        """Let `by` take the place and the name of a node's only output, and remove the node."""
-        name = node.outputs[0].name
-        node.outputs[0].replace_all_uses_with(by, replace_graph_outputs=True)
+        """Let `by` take the place and the name of a node's only output, and remove what nothing uses any more."""
+        old = node.outputs[0]
+        name, by.shape, by.type = old.name, old.shape, old.type
+        old.replace_all_uses_with(by, replace_graph_outputs=True)
+        before = [value.producer() for value in node.inputs if value is not None]
         self.graph.remove(node, safe=True)
         by.name = name
+        for unused in before:
+            if unused is not None and unused.op_type == "Transpose" and not unused.outputs[0].uses():
+                self.graph.remove(unused, safe=True)
 
     def drop_unused_constants(self) -> None:
         used = {value for node in self.graph for value in node.inputs}

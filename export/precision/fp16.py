@@ -96,10 +96,10 @@ def _exact(nodes: list[ir.Node]) -> set[ir.Node]:
 
 
 def _least_fill(model: ir.Model, highest: float) -> float:
-    """From which magnitude on a number is a mask's fill, or comes from one."""
-    scalars = [abs(float(array.item())) for value in _floats(model.graph.initializers.values())
-               if (array := _constant(value)) is not None and array.size == 1]  # fmt: skip
-    return min((scalar / 2 for scalar in scalars if highest < scalar), default=np.inf)
+    """How far below zero a number is a mask's fill, or comes from one: half the least negative scalar out of range."""
+    constants = [_constant(value) for value in _floats(model.graph.initializers.values())]
+    scalars = [float(array.item()) for array in constants if array is not None and array.size == 1]
+    return min((-scalar / 2 for scalar in scalars if scalar < -highest), default=np.inf)
 
 
 def _held(array: NDArray[Any], kind: ir.DataType) -> NDArray[Any]:
@@ -111,13 +111,14 @@ def _held(array: NDArray[Any], kind: ir.DataType) -> NDArray[Any]:
 
 
 def _lost(value: ir.Value, kind: ir.DataType, highest: float) -> bool:
-    """Whether a constant is not what it was in 16 bits: weights beyond the range, scalars that become zero."""
+    """Whether 16 bits do not hold a constant: numbers beyond the range but for fills, scalars that become zero."""
     array = _constant(value)
     if array is None:
         return False
-    if array.size == 1:
-        return bool(array.item() != 0 and _held(array, kind).item() == 0)
-    return bool(np.abs(array, where=np.isfinite(array), out=np.zeros_like(array)).max(initial=0) > highest)
+    numbers = array[np.isfinite(array)]
+    if array.size > 1:
+        return bool(np.abs(numbers).max(initial=0) > highest)
+    return bool(np.any(numbers > highest) or np.any((numbers != 0) & (_held(numbers, kind) == 0)))
 
 
 def _defined(node: ir.Node, kind: ir.DataType, opset: int) -> bool:

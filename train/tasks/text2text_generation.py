@@ -177,17 +177,26 @@ def _generate(
         return_dict_in_generate=True,
         output_scores=True,
     )
+    written = [
+        _until_end(ids, model.generation_config.eos_token_id) for ids in said.sequences[:, 1:].tolist()
+    ]
     if settings.num_beams > 1:
         scores = said.sequences_scores.tolist()
     else:
         steps = model.compute_transition_scores(said.sequences, said.scores, normalize_logits=True)
-        scores = steps.masked_fill(torch.isinf(steps), 0).sum(-1).tolist()
-    special = {tokenizer.pad_token_id, model.generation_config.decoder_start_token_id}
-    found = []
-    for ids, score in zip(said.sequences[:, 1:].tolist(), scores, strict=True):
-        tokens = [t for t in ids if t not in special]
-        found.append([Hypothesis(str(tokenizer.decode(ids, skip_special_tokens=True)), score, tokens)])
-    return found
+        scores = [
+            float(own[: len(ids)].sum()) for own, ids in zip(steps, written, strict=True)
+        ]  # not of padding
+    return [
+        [Hypothesis(str(tokenizer.decode(ids, skip_special_tokens=True)), score, ids)]
+        for ids, score in zip(written, scores, strict=True)
+    ]
+
+
+def _until_end(ids: list[int], ends: int | list[int] | None) -> list[int]:
+    """Tokens up to the first end token, which stays."""
+    known = ends if isinstance(ends, list) else [ends]
+    return ids[: next((i + 1 for i, token in enumerate(ids) if token in known), len(ids))]
 
 
 def save(model: Any, tokenizer: PreTrainedTokenizerBase, spec: Spec, folder: Path) -> None:
