@@ -205,7 +205,7 @@ def test_one_megabyte_of_text(run: Run, bundle: Path, tmp_path: Path) -> None:
     ran = run("predict", bundle, "--input", write_jsonl(tmp_path / "in.jsonl", rows), "--output", "-")
     assert ran.code == 0
     assert [row["truncated"] for row in lines(ran.out)] == [True, False]
-    assert f"1 texts were longer than {MAX_LENGTH} tokens and were cut" in ran.err
+    assert f"1 inputs were longer than {MAX_LENGTH} tokens and were cut" in ran.err
 
 
 def test_wrong_task_for_a_checkpoint(run: Run, checkpoint: Path, tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ def test_a_bug_is_no_clear_message(
     def broken(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("headway.runtime.pipeline.Pipeline._predict", broken)
+    monkeypatch.setattr("headway.runtime.pipeline.EncoderPipeline.predict", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         run("predict", bundle, "--input", good, "--output", good.with_name("out"))
     assert os.listdir(good.parent) == ["good.jsonl"]
@@ -354,7 +354,7 @@ def test_interrupted(run: Run, bundle: Path, good: Path, monkeypatch: pytest.Mon
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("headway.runtime.pipeline.Pipeline._predict", interrupted)
+    monkeypatch.setattr("headway.runtime.pipeline.EncoderPipeline.predict", interrupted)
     ran = run("predict", bundle, "--input", good, "--output", good.with_name("out"))
     assert ran.code == 130
     assert os.listdir(good.parent) == ["good.jsonl"]

@@ -23,6 +23,17 @@ from headway.train.options import TrainOptions
 from headway.train.quiet import quiet
 from headway.train.tasks import base
 
+VOCABULARIES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "source.spm",
+)
+"""files of which a tokenizer has at least one"""
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -74,6 +85,8 @@ def open_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The tokenizer that lies beside a model; it must be a fast one. Raises CheckpointError."""
     if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise CheckpointError(name, "there is no such folder")  # and no such name on the hub
+    if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in VOCABULARIES):
+        raise CheckpointError(name, "there is no tokenizer in it")  # transformers would make up an empty one
     try:
         with quiet():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
