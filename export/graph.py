@@ -133,11 +133,14 @@ def _with_products(model: ir.Model) -> ir.Model:
             continue
         name = str(node.outputs[0].name)
         product = ir.node("MatMul", node.inputs[:2], name=f"{node.name}.product")
-        total = ir.node("Add", [product.outputs[0], node.inputs[2]], name=f"{node.name}.sum")
-        product.outputs[0].name, total.outputs[0].name = f"{name}.product", f"{name}.sum"
+        product.outputs[0].name = f"{name}.product"
         product.metadata_props.update(node.metadata_props)
-        model.graph.insert_before(node, [product, total])
-        node.outputs[0].replace_all_uses_with(total.outputs[0])
+        made = [product]
+        if len(node.inputs) > 2:
+            made.append(ir.node("Add", [product.outputs[0], node.inputs[2]], name=f"{node.name}.sum"))
+            made[-1].outputs[0].name = f"{name}.sum"
+        model.graph.insert_before(node, made)
+        node.outputs[0].replace_all_uses_with(made[-1].outputs[0])
         model.graph.remove(node, safe=True)
     return model
 

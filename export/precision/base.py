@@ -140,7 +140,9 @@ class Writer:
     def replace(self, node: ir.Node, by: ir.Value) -> None:
         """Let `by` take the place and the name of a node's only output, and remove what nothing uses any more."""
         old = node.outputs[0]
-        name, by.shape, by.type = old.name, old.shape, old.type
+        name = old.name
+        if old.is_graph_output():
+            by.shape, by.type = old.shape, old.type
         old.replace_all_uses_with(by, replace_graph_outputs=True)
         before = [value.producer() for value in node.inputs if value is not None]
         self.graph.remove(node, safe=True)
