@@ -49,6 +49,8 @@ def inspect(
     """
     bundle = hub.located(bundle)
     manifest = Bundle.read(bundle)
+    if precision not in (None, *manifest.variants):
+        raise UsageError("--precision", f"the bundle has {', '.join(manifest.variants)}, not '{precision}'")
     manifest.verify(bundle)
     if json:
         print(msgspec.json.format(msgspec.json.encode(manifest)).decode())
@@ -80,8 +82,6 @@ def _layers(
 ) -> None:
     with needs("export"):
         from headway.export import doctor, encoders
-    if precision not in (None, *manifest.variants):
-        raise UsageError("--precision", f"the bundle has {', '.join(manifest.variants)}, not '{precision}'")
     variant = precision or next((name for name in manifest.variants if name != "fp32"), "fp32")
     task = cast(EncoderTask, tasks.load(manifest.task))
     if encoders.ROLE not in manifest.graphs:

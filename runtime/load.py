@@ -52,8 +52,11 @@ def load(
     os.environ.setdefault("RAYON_NUM_THREADS", str(budget))  # the tokenizer's pool, made at its first batch
     declared = manifest.Bundle.read(folder)
     chosen = _precision(declared, precision)
-    graphs = {role: folder / name for role, name in declared.variants[chosen].graphs.items()}
-    declared.verify(folder, [TOKENIZER, *(n for n in declared.files if n.startswith(f"{chosen}/"))])
+    named = declared.variants[chosen].graphs
+    beside = {f"{Path(name).parent.as_posix()}/" for name in named.values()}  # weights of large graphs
+    needed = [name for name in declared.files if name.startswith(tuple(beside))]
+    declared.verify(folder, dict.fromkeys([TOKENIZER, *named.values(), *needed]))
+    graphs = {role: folder / name for role, name in named.items()}
     task = tasks.load(declared.task)
     spec, tokenizer = _spec(folder, task, declared, chosen), open_tokenizer(folder / TOKENIZER)
     engine = _backend(backend, device)

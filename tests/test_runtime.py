@@ -205,6 +205,26 @@ def test_only_what_is_used_is_needed(bundle: Path, tmp_path: Path) -> None:
         load(copy, precision="int8")
 
 
+@pytest.mark.parametrize("elsewhere", ["other/model.onnx", "../outside.onnx"])
+def test_a_graph_is_verified_wherever_the_manifest_says_it_is(
+    elsewhere: str, bundle: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    import msgspec
+
+    from headway.core.manifest import Bundle
+
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    (copy / elsewhere).parent.mkdir(exist_ok=True)
+    shutil.copyfile(copy / "fp32" / "model.onnx", copy / elsewhere)  # usable, but nobody vouches for it
+    told = Bundle.read(copy)
+    moved = msgspec.structs.replace(told.variants["fp32"], graphs={"model": elsewhere})
+    msgspec.structs.replace(told, variants={"fp32": moved}).write(copy)
+    with pytest.raises(BundleError, match=r"is used but not listed|leads out of it"):
+        load(copy, precision="fp32")
+
+
 def test_pytorch_has_no_part_in_it(bundle: Path) -> None:
     code = (
         "import json, sys\n"

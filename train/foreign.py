@@ -211,7 +211,7 @@ def _text2text(told: _Model) -> Said:
 
 def _generation(told: _Model) -> Said:
     usual = _json(told.folder / "generation_config.json")
-    return text_generation.Settings(max_new_tokens=_new_tokens(usual)), []
+    return text_generation.Settings(max_new_tokens=_new_tokens(usual), special_tokens=True), []
 
 
 def _new_tokens(usual: dict[str, Any]) -> int:
