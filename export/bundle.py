@@ -105,7 +105,7 @@ def _prove(
     if hasattr(task, "GRAPH"):
         graphs = encoders.declare(opened, cast(EncoderTask, task), draft.architecture["hidden_size"])
         return encoders.prove(opened, own, progress, draft=_with(draft, graphs=graphs), **common)
-    traced = writers.trace(opened, options.precisions)
+    traced = generation.build(opened)
     draft = _with(
         draft,
         graphs=writers.declare(traced),

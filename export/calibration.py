@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from headway.core.threads import budget
+from headway.export import store
 from headway.export.precision.base import Feeds
 
 ROWS = 1024
@@ -85,17 +83,10 @@ def _runs(model: ir.Model, values: Sequence[ir.Value], feeds: Feeds) -> Iterator
     given = {tensor.name for tensor in model.graph.inputs}
     computed = [value for value in dict.fromkeys(values) if value.name not in given]
     outputs.extend(value for value in computed if not value.is_graph_output())
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        try:
-            ir.save(model, path, external_data="weights")  # also for graphs above 2 GB
-        finally:
-            outputs[count:] = []
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = budget()
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.disable_quant_qdq", "1")  # as the graph says, op by op
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        session = store.session(model, budget(), fused=False)
+    finally:
+        outputs[count:] = []
     names = [str(value.name) for value in computed]
     for feed in feeds:
         taken = {name: array for name, array in feed.items() if name in given}

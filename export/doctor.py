@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from headway.core import hardware
 from headway.core.errors import UsageError
 from headway.core.manifest import Bundle
+from headway.export import store
 from headway.export.precision import base
 from headway.export.precision.base import Feeds
 
@@ -96,20 +97,9 @@ def _values(model: ir.Model, names: set[str], feeds: Feeds) -> dict[str, list[ND
                 outputs.add(value.name)
                 model.graph.outputs.append(value)
     read = [name for name in sorted(names) if name in outputs]
-    session = _session(model)
+    session = store.session(model, threads=1)
     runs = [session.run(read, dict(feed)) for feed in feeds]
     return {name: [np.asarray(run[i], np.float32) for run in runs] for i, name in enumerate(read)}
-
-
-def _bytes(model: ir.Model) -> bytes:
-    return bytes(ir.to_proto(model).SerializeToString())
-
-
-def _options() -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return options
 
 
 def _decibels(exact: Sequence[NDArray[Any]], rough: Sequence[NDArray[Any]]) -> float:
@@ -129,7 +119,7 @@ def _gain(precision: str, inputs: int, outputs: int) -> float:
     weight = random.standard_normal((inputs, outputs)).astype(np.float32) * 0.05
     feed = {"x": random.standard_normal((1, TOKENS, inputs)).astype(np.float32)}
     models = (_product(weight), base.load(precision).convert(_product(weight), (), [feed]))
-    plain, other = (_session(model) for model in models)
+    plain, other = (store.session(model, threads=1) for model in models)
     times: dict[Any, list[float]] = {plain: [], other: []}
     for _ in range(TIMES):
         for session, taken in times.items():  # in turn, so that a busy moment meets both
@@ -155,10 +145,6 @@ def _product(weight: NDArray[np.float32]) -> ir.Model:
     node.outputs[0].shape = ir.Shape(["batch", "length", weight.shape[1]])
     graph = ir.Graph([x], node.outputs, nodes=[node], initializers=[constant], opset_imports={"": 24})
     return ir.Model(graph, ir_version=11)
-
-
-def _session(model: ir.Model) -> Any:
-    return onnxruntime.InferenceSession(_bytes(model), _options(), providers=["CPUExecutionProvider"])
 
 
 def advice(folder: Path, manifest: Bundle, variant: str, found: Sequence[LayerReport]) -> list[str]:
@@ -197,8 +183,12 @@ def advice(folder: Path, manifest: Bundle, variant: str, found: Sequence[LayerRe
 def _unfused(path: Path) -> int:
     """Products whose inputs are dequantized at run time, after ONNX Runtime's own optimization."""
     with tempfile.TemporaryDirectory() as folder:
-        options = _options()
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
         options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", "optimized.data"
+        )
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         model = ir.load(options.optimized_model_filepath)
         return sum(

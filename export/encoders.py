@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import onnx_ir as ir
 
 from headway.core import tasks
 from headway.core.manifest import Graph
@@ -100,7 +99,7 @@ def prove(opened: Opened, own: Sequence[Example], progress: Progress, **common: 
     compared = chosen + rows(tokenizer, opened.spec)
     model = graph.build(opened, common["draft"].graphs[ROLE])
     return EncoderProof(
-        fp32={ROLE: ir.to_proto(model)},
+        fp32={ROLE: model},
         own=chosen,
         compared=compared,
         expected=reference(opened, task, compared, progress),

@@ -17,7 +17,7 @@ from headway.core.errors import GateError
 from headway.core.manifest import Variant
 from headway.core.progress import Progress
 from headway.core.tasks import FIGURES_FALLING
-from headway.export import contract, proof, sensitivity
+from headway.export import contract, proof, sensitivity, store
 from headway.export.precision import base
 from headway.export.proof import Answers, Parity, Proof
 
@@ -50,15 +50,14 @@ def make(precision: str, held: Proof, folder: Path, progress: Progress) -> Varia
 
 def _convert(precision: str, kept: Collection[str], held: Proof, folder: Path) -> None:
     for role, path in held.graphs(folder).items():
-        model = base.load(precision).convert(ir.from_proto(held.fp32[role]), kept, held.feeds(role))
+        model = base.load(precision).convert(store.twin(held.fp32[role]), kept, held.feeds(role))
         contract.check(model, held.draft.graphs[role], held.checkpoint)
-        ir.save(model, path)
+        store.write(model, path)
 
 
 def _ranked(precision: str, held: Proof, folder: Path, progress: Progress) -> Sequence[str]:
-    models = [ir.from_proto(graph) for graph in held.fp32.values()]
-    names = [layer.name for model in models for layer in base.layers(model)]
-    names += [table.name for model in models for table in base.tables(model)]
+    names = [layer.name for model in held.fp32.values() for layer in base.layers(model)]
+    names += [table.name for model in held.fp32.values() for table in base.tables(model)]
 
     def run(kept: Collection[str]) -> Answers:
         _convert(precision, kept, held, folder)

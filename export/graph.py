@@ -139,6 +139,8 @@ def _with_products(model: ir.Model) -> ir.Model:
         if len(node.inputs) > 2:
             made.append(ir.node("Add", [product.outputs[0], node.inputs[2]], name=f"{node.name}.sum"))
             made[-1].outputs[0].name = f"{name}.sum"
+        for value in (step.outputs[0] for step in made):
+            value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), node.outputs[0].shape
         model.graph.insert_before(node, made)
         node.outputs[0].replace_all_uses_with(made[-1].outputs[0])
         model.graph.remove(node, safe=True)

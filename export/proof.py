@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import ModelProto
 
 from headway.core.errors import GateError
 from headway.core.manifest import Bundle
@@ -54,8 +54,8 @@ class Proof(ABC):
     """the manifest, still without variants"""
     tokenizer: Any
     """the bundle's own"""
-    fp32: dict[str, ModelProto]
-    """graphs by role"""
+    fp32: dict[str, ir.Model]
+    """graphs by role, which nobody changes"""
     examples: list[Example]
     """labelled; empty without --eval"""
     reference: dict[str, float]

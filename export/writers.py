@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 import torch
 
 from headway.core import tasks
-from headway.core.errors import UnavailableError
 from headway.core.manifest import Graph
 from headway.core.progress import Progress
 from headway.core.tasks import Example
-from headway.export import encoders, generation
+from headway.export import encoders, store
 from headway.export.generation import Traced
 from headway.export.precision.base import Feeds
 from headway.export.proof import Answers, Parity, Proof, differences
@@ -52,9 +51,47 @@ class Written:
 class WriterProof(Proof):
     sources: list[list[int]]
     expected: list[Written]
+    own: int
+    """how many of the sources, from the first on, are the user's"""
 
     def feeds(self, role: str) -> Feeds:
-        return []
+        return self._read[role]
+
+    @cached_property
+    def _read(self) -> dict[str, Feeds]:
+        """What each graph reads when the user's sources are given and PyTorch's greedy texts written, in one step."""
+        encoder = self.fp32.get("encoder")
+        session = None if encoder is None else store.session(encoder, self.threads)
+        encoded, decoded = [], []
+        for source, written in zip(self.sources[: self.own], self.expected, strict=False):
+            text, cross = written.tokens[1][:-1], {}
+            if session is None:
+                text = [*source, *text]
+            else:
+                text = [self.draft.search.get("decoder_start_token_id") or 0, *text]
+                encoded.append(
+                    {"input_ids": np.array([source]), "attention_mask": np.ones((1, len(source)), int)}
+                )
+                names = [tensor.name for tensor in session.get_outputs()]
+                cross = dict(zip(names, session.run(names, encoded[-1]), strict=True))
+            decoded.append(cross | self._unread(text, len(source)))
+        return {"encoder": encoded, "decoder": decoded}
+
+    def _unread(self, text: Sequence[int], source: int) -> dict[str, Any]:
+        """The decoder's own inputs before it has read anything."""
+        declared = {tensor.name: tensor for tensor in self.draft.graphs["decoder"].inputs}
+        behind_encoder = "encoder" in self.fp32
+        feed: dict[str, Any] = {
+            "input_ids": np.array([text]),
+            "attention_mask": np.ones((1, source if behind_encoder else len(text)), int),
+            "position_ids": np.arange(len(text))[None],
+            "logits_at": np.arange(0 if behind_encoder else source - 1, len(text)),
+        }
+        for name, tensor in declared.items():
+            if name.startswith("past."):
+                _, heads, _, size = tensor.shape
+                feed[name] = np.zeros((1, heads, 0, size), np.float32)
+        return {name: feed[name] for name in declared if name in feed}
 
     def measure(self, folder: Path, progress: Progress, label: str) -> Parity:
         engine = self._open(folder)
@@ -122,15 +159,6 @@ class WriterProof(Proof):
         return [rows[: len(target)] for rows, target in zip(every, targets, strict=True)]
 
 
-def trace(opened: Opened, precisions: Sequence[str]) -> dict[str, Traced]:
-    """The graphs by role. Raises UnavailableError for precisions that a model that writes has not yet."""
-    calibrated = [p for p in precisions if p in ("fp16", "bf16", "fp8", "int8-static")]
-    if calibrated:
-        remedy = "this version has fp32, int8, int8-weights and int4-weights for models that write"
-        raise UnavailableError(f"{calibrated[0]} of {opened.manifest.task}", remedy)
-    return generation.build(opened)
-
-
 def declare(traced: dict[str, Traced]) -> dict[str, Graph]:
     """What each graph takes and gives."""
     return {role: graph.declared for role, graph in traced.items()}
@@ -140,26 +168,34 @@ def prove(
     opened: Opened, traced: dict[str, Traced], own: Sequence[Example], progress: Progress, **common: Any
 ) -> WriterProof:
     """Let PyTorch write. `own`: examples of the kind that the model will see."""
-    found = sources(opened, common["tokenizer"], own)
+    found, of_user = sources(opened, common["tokenizer"], own)
     return WriterProof(
-        fp32={role: ir.to_proto(graph.model) for role, graph in traced.items()},
+        fp32={role: graph.model for role, graph in traced.items()},
         sources=found,
         expected=[_written(opened, source) for source in progress(found, "PyTorch", len(found))],
+        own=of_user,
         **common,
     )
 
 
-def sources(opened: Opened, tokenizer: Any, own: Sequence[Any]) -> list[list[int]]:
-    """Tokens to begin with: of the user's examples, of texts in many scripts, and of every length."""
+def sources(opened: Opened, tokenizer: Any, own: Sequence[Any]) -> tuple[list[list[int]], int]:
+    """Tokens to begin with: of the user's examples, of texts in many scripts, and of every length.
+
+    Also how many of them, from the first on, are the user's.
+    """
     longest = min(opened.spec.max_length, encoders.LONGEST)
     if not opened.model.config.is_encoder_decoder:
         longest = max(1, longest - NEW)
     every = max(1, len(own) // OWN)
-    texts = [example.source or example.target for example in own[::every][:OWN]] + encoders.shipped()[::2]
-    encoded = [e.ids for e in tasks.encode(tokenizer, texts, longest)]
+    texts = [example.source or example.target for example in own[::every][:OWN]]
+    theirs, ours = (
+        [e.ids for e in tasks.encode(tokenizer, chosen, longest) if e.ids]
+        for chosen in (texts, encoders.shipped()[::2])
+    )
     endless = " ".join(encoders.shipped() * (1 + longest // 50))
     (long,) = tasks.encode(tokenizer, [endless], longest)
-    return [ids for ids in encoded if ids] + [long.ids[:n] for n in (*LENGTHS, longest) if n <= longest]
+    cut = [long.ids[:n] for n in (*LENGTHS, longest) if n <= longest]
+    return [*theirs, *ours, *cut], len(theirs)
 
 
 def _written(opened: Opened, source: Sequence[int]) -> Written:

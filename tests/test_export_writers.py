@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from headway.core import tasks
-from headway.core.errors import BundleError, InputError, UnavailableError, UsageError
+from headway.core.errors import BundleError, InputError, UsageError
 from headway.core.manifest import Bundle
 from headway.export.bundle import export
 from headway.export.options import ExportOptions
@@ -124,9 +124,26 @@ def test_from_the_command_line(made: tuple[Path, Path], run: Run, tmp_path: Path
     assert run("inspect", str(made[1]), "--layers").code == 2
 
 
-def test_precisions_that_are_not_there_yet(made: tuple[Path, Path], tmp_path: Path) -> None:
-    options = ExportOptions(output=tmp_path / "bundle", precision="fp32,int8-static")
-    with pytest.raises(UnavailableError, match="int8-static of text"):
+def test_other_precisions_of_both_graphs(made: tuple[Path, Path], tmp_path: Path) -> None:
+    kinds = {"fp16": "FLOAT16", "int8-static": "INT8", "int8-weights": "INT8", "int4-weights": "INT4"}
+    own = corpora.write(
+        corpora.rewrites if "t5" in made[0].parent.name else corpora.texts, "test", tmp_path, 10
+    )
+    precisions = ",".join(kinds)
+    export(made[0], ExportOptions(output=tmp_path / "out", precision=precisions, calibration=own, threads=1))
+    import onnx
+
+    for precision, variant in Bundle.read(tmp_path / "out").variants.items():
+        assert variant.parity["mean"] > 0
+        for name in variant.graphs.values():
+            weights = onnx.load(tmp_path / "out" / name).graph.initializer
+            types = {onnx.TensorProto.DataType.Name(weight.data_type) for weight in weights}
+            assert kinds[precision] in types, (precision, name, variant.kept)
+
+
+def test_static_ranges_need_texts(made: tuple[Path, Path], tmp_path: Path) -> None:
+    options = ExportOptions(output=tmp_path / "bundle", precision="int8-static")
+    with pytest.raises(UsageError, match="--calibration"):
         export(made[0], options)
     assert list(tmp_path.iterdir()) == []
 
