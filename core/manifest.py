@@ -6,16 +6,24 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar, cast
 
 import msgspec
 
-from headway.core import files
-from headway.core.errors import BundleError, CheckpointError
+from headway.core import files, tasks
+from headway.core.errors import BundleError, CheckpointError, UsageError
+from headway.core.search import Search
+from headway.core.tasks import EncoderTask
 
 NAME = "headway.json"
 CHECKPOINT_FORMAT = "headway-checkpoint-1"
 BUNDLE_FORMAT = "headway-bundle-1"
+
+LARGEST = 2**31 - 1
+"""tokens in an input, and ids of tokens, at most: what the tokenizers take"""
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=LARGEST)]
+Id = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
 
 
 class Checkpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -23,7 +31,7 @@ class Checkpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     task: str
     labels: list[str]
-    max_length: int
+    max_length: Count
     """tokens, special ones included"""
     model: str
     """what training started from, by name alone"""
@@ -57,7 +65,7 @@ class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     name: str
     dtype: str
-    shape: list[Any]
+    shape: list[int | str]
 
 
 class Graph(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -67,10 +75,20 @@ class Graph(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     outputs: list[Tensor]
 
 
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """What every variant's parity holds, beside others."""
+
+    worst: float
+    neighbours: float
+    agreement: float
+
+
 class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One precision of the model."""
 
     precision: str
+    target: str = "cpu"
+    """what its graphs are made for: cpu, cuda or tensorrt"""
     graphs: dict[str, str]
     """file of each graph, by its role: model; or encoder and decoder"""
     kept: list[str] = []
@@ -78,9 +96,11 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     settings: dict[str, Any] = {}
     """the task's settings where they were fitted for this variant; empty: those of the bundle"""
     parity: dict[str, Any] = {}
-    """measured difference from PyTorch, with the limits it was held to"""
+    """measured difference from PyTorch, with the limits it was held to, and by what it was measured"""
     quality: dict[str, float] = {}
     """the task's metrics on the eval file, measured through the runtime"""
+    tokens_per_second: float | None = None
+    """on the machine that made the bundle, where that was asked for"""
 
 
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -93,16 +113,16 @@ class Bundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     task: str
     labels: list[str]
-    max_length: int
+    max_length: Count
     """tokens, special ones included"""
-    pad_id: int
+    pad_id: Id
     settings: dict[str, Any] = {}
     """what the task needs to know beyond labels: its `Settings`"""
     graphs: dict[str, Graph]
     """by role: model; or encoder and decoder"""
     search: dict[str, Any] = {}
     """a model that writes: how it chooses tokens where a call does not say (`headway.core.search.Search`)"""
-    longest: int | None = None
+    longest: Count | None = None
     """a model that writes: tokens that its decoder has positions for; none: they are not limited"""
     variants: dict[str, Variant]
     architecture: dict[str, Any]
@@ -130,9 +150,11 @@ class Bundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             content = _read(path, BUNDLE_FORMAT)
             if content.pop("seal", None) != _seal(content):
                 raise _MalformedError(f"{NAME} was changed after it was written (its seal does not fit)")
-            return _typed(cls, content)
+            declared = _typed(cls, content)
+            _check(declared)
         except _MalformedError as error:
             raise BundleError(folder, str(error)) from error
+        return declared
 
     @property
     def seal(self) -> str:
@@ -159,7 +181,12 @@ def inside(folder: Path, name: str) -> Path:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name:
         raise BundleError(folder, f"the path '{name}' leads out of it")
-    if not (folder / path).resolve().is_relative_to(folder.resolve()):
+    try:
+        place = (folder / path).resolve()
+        place.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, no text, links that go round
+        raise BundleError(folder, f"the path {name!r} cannot be: {error}") from error
+    if not place.is_relative_to(folder.resolve()):
         raise BundleError(folder, f"the path '{name}' leads out of it by a link")
     return folder / path
 
@@ -168,7 +195,7 @@ def kind(folder: Path) -> str:
     """ "checkpoint" or "bundle". Raises BundleError if the folder is neither."""
     try:
         said = str(_read(folder / NAME, None).get("format", ""))
-    except (_MalformedError, OSError) as error:
+    except _MalformedError as error:
         raise BundleError(folder, f"neither a checkpoint nor a bundle: no readable {NAME}") from error
     for name in ("checkpoint", "bundle"):
         if said.startswith(f"headway-{name}-"):
@@ -187,8 +214,11 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 def _read(path: Path, expected: str | None) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        json.dumps(content, ensure_ascii=False).encode()  # fails on an escaped half of a character
+    except (ValueError, RecursionError) as error:
         raise _MalformedError(f"{path.name} is not JSON: {error}") from error
+    except OSError as error:
+        raise _MalformedError(f"{path.name} cannot be read: {error.strerror}") from error
     if not isinstance(content, dict):
         raise _MalformedError(f"{path.name} is not a JSON object")
     if expected is not None and content.get("format") != expected:
@@ -204,10 +234,78 @@ S = TypeVar("S", bound=msgspec.Struct)
 def _typed(cls: type[S], content: dict[str, Any]) -> S:
     try:
         return msgspec.convert(content, cls)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
         raise _MalformedError(f"{NAME}: {error}") from error
+
+
+def _check(declared: Bundle) -> None:
+    """Raise _MalformedError, naming the field, for what has the right type and makes no sense."""
+    try:
+        task = tasks.load(declared.task, "task")
+    except UsageError as error:
+        raise _MalformedError(f"{NAME}: {error}") from error
+    _check_variants(declared, hasattr(task, "GRAPH"))
+    fitted = {f"variants.{name}.settings": v.settings for name, v in declared.variants.items() if v.settings}
+    for field, settings in {"settings": declared.settings, **fitted}.items():
+        own = _part(field, settings, task.Settings)
+        if "decoder" in declared.graphs:
+            _check_search(declared, own)
+    if "model" in declared.graphs:
+        _check_outputs(declared, cast(EncoderTask, task))
+
+
+def _check_variants(declared: Bundle, encoder: bool) -> None:
+    roles = sorted(declared.graphs)
+    if roles not in ([["model"]] if encoder else [["decoder"], ["decoder", "encoder"]]):
+        raise _wrong("graphs", f"{declared.task} has no graphs {roles}")
+    if not declared.variants:
+        raise _wrong("variants", "there are none")
+    for name, variant in declared.variants.items():
+        if sorted(variant.graphs) != roles:
+            raise _wrong(
+                f"variants.{name}.graphs", f"must be files of {roles}, not of {sorted(variant.graphs)}"
+            )
+        _part(f"variants.{name}.parity", variant.parity, Figures)
+
+
+def _check_outputs(declared: Bundle, task: EncoderTask) -> None:
+    """An encoder's graph gives what the task reads, a class for each label."""
+    shapes = {tensor.name: tensor.shape for tensor in declared.graphs["model"].outputs}
+    for name in task.READ:
+        shape, labels = shapes.get(name, []), len(declared.labels)
+        if len(shape) != len(task.GRAPH[name]):
+            raise _wrong("graphs.model.outputs", f"no '{name}' of {', '.join(task.GRAPH[name])}")
+        if task.GRAPH[name][-1] == "classes" and shape[-1] != max(1, labels):
+            raise _wrong("labels", f"are {labels}, but '{name}' has {shape[-1]} classes")
+
+
+def _check_search(declared: Bundle, settings: msgspec.Struct) -> None:
+    """`search` with the task's settings, which go before it, suits the model."""
+    shapes = {tensor.name: tensor.shape for tensor in declared.graphs["decoder"].outputs}
+    vocabulary = next(reversed(shapes.get("logits", [])), None)
+    if not isinstance(vocabulary, int):
+        raise _wrong("graphs.decoder.outputs", "no 'logits' of a known size")
+    own = {n: v for n, v in msgspec.to_builtins(settings).items() if n in Search.__struct_fields__}
+    try:
+        search = _part("search", declared.search, Search).changed(**own)
+        search.check(vocabulary)
+    except UsageError as error:
+        raise _wrong("search", str(error)) from error
+    if "encoder" in declared.graphs and search.decoder_start_token_id is None:
+        raise _wrong("search", "decoder_start_token_id: an encoder-decoder needs it")
+
+
+def _part(field: str, value: Any, cls: type[S]) -> S:
+    try:
+        return msgspec.convert(value, cls)
+    except msgspec.ValidationError as error:
+        raise _wrong(field, str(error)) from error
+
+
+def _wrong(field: str, problem: str) -> _MalformedError:
+    return _MalformedError(f"{NAME}: {field}: {problem}")
 
 
 def _seal(content: dict[str, Any]) -> str:
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -19,9 +19,10 @@ from headway.core.manifest import NAME, Bundle, Checkpoint, File, Variant
 from headway.core.progress import Progress, silent
 from headway.core.tasks import EncoderTask, Example, Task
 from headway.core.threads import budget
-from headway.export import card, encoders, gate, generation, graph, writers
+from headway.export import card, encoders, gate, generation, graph, speed, vocabulary, writers
 from headway.export.options import ExportOptions
 from headway.export.proof import Proof
+from headway.export.vocabulary import Trimmed
 from headway.runtime.load import TOKENIZER
 from headway.runtime.tokenize import open_tokenizer
 from headway.train import checkpoint, foreign
@@ -68,18 +69,26 @@ def export(folder: Path, options: ExportOptions, progress: Progress = silent) ->
         reference: dict[str, float] = {}
         if examples:
             reference = task.metrics(examples, checkpoint.predict(opened, examples, progress))
-        held = _prove(opened, task, examples, own, reference, out, options, progress)
+        trimmed = None
+        if options.trim_vocabulary is not None:
+            trimmed = vocabulary.trim(opened, options.trim_vocabulary, progress)
+            opened = trimmed.opened
+        held = _prove(opened, trimmed, task, examples, own, reference, out, options, progress)
         variants = {}
         for precision in options.precisions:
-            (out / precision).mkdir()
-            shutil.copyfile(out / CONFIG, out / precision / CONFIG)  # for other tools
-            variants[precision] = gate.make(precision, held, out / precision, progress)
+            folder = out / options.variant(precision)
+            folder.mkdir()
+            shutil.copyfile(out / CONFIG, folder / CONFIG)  # for other tools
+            variants[folder.name] = gate.make(precision, held, folder, progress)
+        if options.speed:
+            variants = speed.measure(variants, held, out, progress)
         _finish(_with(held.draft, variants=variants), held.metric, out)
     return Report(options.output, variants, reference)
 
 
 def _prove(
     opened: Opened,
+    trimmed: Trimmed | None,
     task: Task,
     examples: list[Example],
     own: Sequence[Example],
@@ -89,7 +98,7 @@ def _prove(
     progress: Progress,
 ) -> Proof:
     """Write what all variants share, trace the graphs, and let PyTorch answer."""
-    draft = _draft(opened, out)
+    draft = _draft(opened, trimmed, out)
     tokenizer = open_tokenizer(out / TOKENIZER)
     _check_tokenizer(opened, tokenizer)
     common: dict[str, Any] = {
@@ -99,6 +108,7 @@ def _prove(
         "examples": examples,
         "reference": reference,
         "max_drop": options.max_drop,
+        "target": options.target,
         "threads": budget(options.threads),
         "checkpoint": str(opened.folder),
     }
@@ -129,10 +139,13 @@ def _task_name(folder: Path, options: ExportOptions) -> str:
     return trained
 
 
-def _draft(opened: Opened, out: Path) -> Bundle:
+def _draft(opened: Opened, trimmed: Trimmed | None, out: Path) -> Bundle:
     """Write tokenizer and configuration, and describe the model as far as no graph is needed for it."""
     (out / TOKENIZER).write_text(_tokenizer_json(opened), encoding="utf-8")
-    shutil.copyfile(opened.folder / CONFIG, out / CONFIG)
+    if trimmed is None:
+        shutil.copyfile(opened.folder / CONFIG, out / CONFIG)
+    else:
+        (out / CONFIG).write_text(opened.model.config.to_json_string(), encoding="utf-8")
     return Bundle(
         task=opened.manifest.task,
         labels=opened.manifest.labels,
@@ -143,7 +156,7 @@ def _draft(opened: Opened, out: Path) -> Bundle:
         variants={},
         architecture=graph.architecture(opened),
         made_by={name: version(name) for name in TAKING_PART},
-        source=_source(opened),
+        source=_source(opened, trimmed),
         files={},
     )
 
@@ -173,8 +186,9 @@ def _finish(proven: Bundle, metric: str, out: Path) -> None:
     _with(proven, files=_list_files(out)).write(out)
 
 
-def _source(opened: Opened) -> dict[str, Any]:
-    return {
+def _source(opened: Opened, trimmed: Trimmed | None) -> dict[str, Any]:
+    smaller = {} if trimmed is None else {"vocabulary": trimmed.describe()}
+    return smaller | {
         "weights_sha256": files.sha256_of_weights(opened.folder),
         "started_from": opened.manifest.model,
         "training_data": opened.manifest.training_data,

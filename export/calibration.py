@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from headway.core.threads import budget
 from headway.export import store
-from headway.export.precision.base import Feeds
+from headway.export.precision.base import Feeds, Remembered
 
 ROWS = 1024
 """tokens of each activation that are looked at in full; of the others only the largest of each channel counts"""
@@ -51,6 +52,30 @@ class Choice:
 
 def observe(model: ir.Model, values: Sequence[ir.Value], feeds: Feeds) -> dict[ir.Value, Observed]:
     """Run the graph on the feeds and note what those values (…, D) are. Values of no tokens are left out."""
+    return _known("observe", values, feeds, lambda new: _observe(model, new, feeds))
+
+
+def largest(model: ir.Model, values: Sequence[ir.Value], feeds: Feeds, fill: float) -> dict[ir.Value, float]:
+    """Largest magnitude of each value on the feeds, not counting what is -`fill` or below it."""
+    return _known(f"largest above {-fill}", values, feeds, lambda new: _largest(model, new, feeds, fill))
+
+
+def _known(
+    asked: str,
+    values: Sequence[ir.Value],
+    feeds: Feeds,
+    find: Callable[[list[ir.Value]], dict[ir.Value, Any]],
+) -> dict[ir.Value, Any]:
+    """What the feeds remember, and the rest found and remembered."""
+    seen = feeds.seen if isinstance(feeds, Remembered) else {}
+    new = [value for value in values if (asked, str(value.name)) not in seen]
+    found = find(new) if new else {}
+    seen.update({(asked, str(value.name)): found.get(value) for value in new})
+    known = {value: seen[asked, str(value.name)] for value in values}
+    return {value: answer for value, answer in known.items() if answer is not None}
+
+
+def _observe(model: ir.Model, values: Sequence[ir.Value], feeds: Feeds) -> dict[ir.Value, Observed]:
     share = -(-ROWS // max(1, len(feeds)))
     generator = np.random.default_rng(0)
     rows: dict[ir.Value, list[Array]] = {value: [] for value in values}
@@ -65,8 +90,7 @@ def observe(model: ir.Model, values: Sequence[ir.Value], feeds: Feeds) -> dict[i
     return {value: Observed(np.concatenate(rows[value]), most[value]) for value in most}
 
 
-def largest(model: ir.Model, values: Sequence[ir.Value], feeds: Feeds, fill: float) -> dict[ir.Value, float]:
-    """Largest magnitude of each value on the feeds, not counting what is -`fill` or below it."""
+def _largest(model: ir.Model, values: Sequence[ir.Value], feeds: Feeds, fill: float) -> dict[ir.Value, float]:
     found = dict.fromkeys(values, 0.0)
     for seen in _runs(model, values, feeds):
         for value, array in seen.items():

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from headway.core.manifest import Bundle
+from headway.export.engine import base as engines
 from headway.export.precision import base
 
 
 def write(bundle: Bundle, metric: str) -> str:
     """The model card in Markdown."""
-    head = f"| variant | size | {metric} | worst difference | alone against in a batch | same answer as PyTorch |"
+    head = (
+        f"| variant | size | tokens/s | {metric} | worst difference | alone against in a batch "
+        "| same answer as PyTorch |"
+    )
     rows = [
-        f"| {name} | {_size(bundle, name)} | {_figure(v.quality.get(metric))} | {v.parity['worst']:.2g} "
+        f"| {name} | {_size(bundle, name)} | {_speed(v.tokens_per_second)} | {_figure(v.quality.get(metric))} "
+        f"| {v.parity['worst']:.2g} "
         f"| {v.parity['neighbours']:.2g} | {100 * v.parity['agreement']:.1f} % |"
         for name, v in bundle.variants.items()
     ]
     about = [
         f"- **{name}**: {base.load(v.precision).ABOUT}"
+        + (f" ({engines.load(v.target).ABOUT})" if v.target != "cpu" else "")
         + (f"; left in fp32 so that it holds: {', '.join(v.kept)}" if v.kept else "")
         for name, v in bundle.variants.items()
     ]
@@ -24,22 +30,31 @@ def write(bundle: Bundle, metric: str) -> str:
         "Differences are of logits (vectors), from the PyTorch model, as a share of their standard deviation, on "
         f"{parity['rows']} inputs of {parity['shortest']} to {parity['longest']} tokens."
     )
+    simulated = [name for name, v in bundle.variants.items() if v.parity["by"] == "simulation"]
+    if simulated:
+        proof += (
+            f" Those of {', '.join(simulated)} were measured on a processor, by fp32 ops whose results were rounded "
+            "as the variant's are, not on the engine itself."
+        )
     return "\n".join(
         [
             f"# {bundle.task}, {bundle.architecture['model_type']}",
             "",
             *([f"Labels: {', '.join(bundle.labels)}."] if bundle.labels else []),
             f"Longest input: {bundle.max_length} tokens.",
+            *([str(bundle.source["vocabulary"])] if "vocabulary" in bundle.source else []),
             "",
             head,
-            "|---|--:|--:|--:|--:|--:|",
+            "|---|--:|--:|--:|--:|--:|--:|",
             *rows,
             "",
             *about,
             "",
             proof,
             "",
-            "Open it with `headway.runtime.load`, or `fp32/` with any tool that reads ONNX.",
+            "Open it with `headway.runtime.load`, or `fp32/` with any tool that reads ONNX."
+            if "fp32" in bundle.variants
+            else "Open it with `headway.runtime.load`.",
             "",
         ]
     )
@@ -48,6 +63,10 @@ def write(bundle: Bundle, metric: str) -> str:
 def _size(bundle: Bundle, variant: str) -> str:
     total = sum(f.bytes for name, f in bundle.files.items() if name.startswith(f"{variant}/"))
     return f"{total / 1e6:.1f} MB"
+
+
+def _speed(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:,.0f}"
 
 
 def _figure(value: float | None) -> str:

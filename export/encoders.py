@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +16,7 @@ from headway.core.manifest import Graph
 from headway.core.progress import Progress, silent
 from headway.core.tasks import EncoderTask, Example, Output, Row, Spec
 from headway.export import contract, graph
-from headway.export.precision.base import Feeds
+from headway.export.precision.base import Feeds, Remembered
 from headway.export.proof import Answers, Parity, Proof, differences
 from headway.runtime.backends.base import Backend, load_engine
 from headway.runtime.pipeline import EncoderPipeline
@@ -37,6 +38,8 @@ LONGEST = 2048
 """tokens; a model that takes more is compared up to here"""
 LENGTHS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597)
 """tokens of rows that are cut from a long one"""
+WORK = (8, 128)
+"""texts and their tokens, to time a variant by"""
 SAMPLES = 32
 """rows on which layers are measured, of many lengths"""
 
@@ -64,7 +67,11 @@ class EncoderProof(Proof):
         return self.draft.graphs[ROLE]
 
     def feeds(self, role: str) -> Feeds:
-        return [feed(row, self.declared) for row in self.own]
+        return self._fed
+
+    @cached_property
+    def _fed(self) -> Feeds:
+        return Remembered(feed(row, self.declared) for row in self.own)
 
     def measure(self, folder: Path, progress: Progress, label: str) -> Parity:
         backend = self._open(folder)
@@ -82,6 +89,19 @@ class EncoderProof(Proof):
 
     def answers(self, folder: Path) -> Answers:
         return alone(self.encoder, self._open(folder), sampled(self.compared), silent, "")
+
+    def work(self, folder: Path) -> Callable[[], int]:
+        """Eight texts of 128 tokens, or as many as the model takes."""
+        backend, length = self._open(folder), min(WORK[1], self.spec.max_length)
+        (long,) = [row for row in self.compared if len(row.ids) >= length][:1]
+        row = Row(0, long.ids[:length], long.types[:length])
+        batch = Ragged.of([row] * WORK[0])
+
+        def once() -> int:
+            backend.run([batch])
+            return len(batch.ids)
+
+        return once
 
     def _open(self, folder: Path) -> Backend:
         path = self.graphs(folder)[ROLE]

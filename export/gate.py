@@ -5,7 +5,9 @@ Where a variant does not hold, layers go back to fp32 one at a time, the most se
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,12 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
-from headway.core.errors import GateError
+from headway.core.errors import GateError, UnavailableError
 from headway.core.manifest import Variant
 from headway.core.progress import Progress
 from headway.core.tasks import FIGURES_FALLING
-from headway.export import contract, proof, sensitivity, store
+from headway.export import contract, proof, sensitivity, simulated, store
+from headway.export.engine import base as engines
 from headway.export.precision import base
 from headway.export.proof import Answers, Parity, Proof
 
@@ -32,12 +35,13 @@ def make(precision: str, held: Proof, folder: Path, progress: Progress) -> Varia
     while True:
         _convert(precision, kept, held, folder)
         label = f"{precision}, {len(kept)} layers in fp32" if kept else precision
-        measured = held.measure(folder, progress, f"parity {label}")
-        problem = proof.problem(precision, measured)
         settings, quality = held.spec.settings, dict[str, float]()
-        if problem is None and held.examples:
-            settings, quality = held.judge(folder, precision)
-            problem = _lost(precision, quality, held)
+        with _provable(precision, held, folder) as proven:
+            measured = held.measure(proven, progress, f"parity {label}")
+            problem = proof.problem(precision, measured)
+            if problem is None and held.examples:
+                settings, quality = held.judge(proven, precision)
+                problem = _lost(precision, quality, held)
         if problem is None:
             _write_temperature(held.graphs(folder).values(), settings)
             return _variant(precision, kept, settings, measured, quality, held, folder)
@@ -49,10 +53,27 @@ def make(precision: str, held: Proof, folder: Path, progress: Progress) -> Varia
 
 
 def _convert(precision: str, kept: Collection[str], held: Proof, folder: Path) -> None:
+    engine = engines.load(held.target)
     for role, path in held.graphs(folder).items():
         model = base.load(precision).convert(store.twin(held.fp32[role]), kept, held.feeds(role))
+        model = engine.rewrite(model)
+        if refused := engine.refused(model):
+            remedy = "export another precision, or for another --target"
+            raise UnavailableError(f"{precision} for {held.target} ({'; '.join(refused[:3])})", remedy)
         contract.check(model, held.draft.graphs[role], held.checkpoint)
         store.write(model, path)
+
+
+@contextmanager
+def _provable(precision: str, held: Proof, folder: Path) -> Iterator[Path]:
+    """A variant's folder, or one with the same graphs for a processor, where it has not the variant's arithmetic."""
+    if precision not in engines.load(held.target).SIMULATED:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as name:
+        for path in held.graphs(folder).values():
+            store.write(simulated.simulate(ir.load(path)), Path(name) / path.name)
+        yield Path(name)
 
 
 def _ranked(precision: str, held: Proof, folder: Path, progress: Progress) -> Sequence[str]:
@@ -61,7 +82,8 @@ def _ranked(precision: str, held: Proof, folder: Path, progress: Progress) -> Se
 
     def run(kept: Collection[str]) -> Answers:
         _convert(precision, kept, held, folder)
-        return held.answers(folder)
+        with _provable(precision, held, folder) as proven:
+            return held.answers(proven)
 
     return sensitivity.order(list(dict.fromkeys(names)), run, progress, f"layers of {precision}")
 
@@ -98,11 +120,13 @@ def _variant(
     folder: Path,
 ) -> Variant:
     own = msgspec.to_builtins(settings)
+    by = "simulation" if precision in engines.load(held.target).SIMULATED else "onnxruntime"
     return Variant(
         precision=precision,
-        graphs={role: f"{precision}/{path.name}" for role, path in held.graphs(folder).items()},
+        target=held.target,
+        graphs={role: f"{folder.name}/{path.name}" for role, path in held.graphs(folder).items()},
         kept=kept,
         settings={} if own == held.draft.settings else own,
-        parity=measured.as_manifest(precision),
+        parity=measured.as_manifest(precision, by),
         quality=quality,
     )

@@ -8,10 +8,9 @@ from typing import Literal
 
 from headway.core import siblings
 from headway.core.errors import UnavailableError, UsageError
+from headway.export.engine import base as engines
 
 PRECISIONS = "headway.export.precision"
-NEED_GPU = frozenset({"bf16", "fp8"})
-"""precisions that ONNX Runtime cannot run on a processor, and so not prove"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +20,11 @@ class ExportOptions:
     output: Path
     """folder for the bundle"""
     precision: str = "fp32,int8"
-    """variants to make, separated by commas: fp32, fp16, int8, int8-static, int8-weights, int4-weights"""
+    """variants to make, separated by commas: fp32, fp16, bf16, fp8, int8, int8-static, int8-weights, int4-weights"""
     task: str | None = None
     """must be the task that the checkpoint was trained for; none: that task"""
-    target: Literal["cpu"] = "cpu"
-    """what the bundle is meant to run on"""
+    target: Literal["cpu", "cuda", "tensorrt"] = "cpu"
+    """what the variants are meant to run on"""
     eval: Path | None = None
     """labelled data: measures every variant's quality, through the runtime"""
     max_drop: float | None = None
@@ -34,6 +33,10 @@ class ExportOptions:
     """texts of the kind that the model will see, to set ranges and compare with PyTorch; none: those of --eval"""
     columns: str | None = None
     """names of fields in the files, as text=body,label=topic"""
+    trim_vocabulary: Path | None = None
+    """texts, one a line: keep only the tokens that these and other words' spelling need"""
+    speed: bool = False
+    """time every variant on this machine, for the model card (which then differs from one export to the next)"""
     threads: int | None = None
     """processor threads; none: all that affinity and cgroup leave"""
     overwrite: bool = False
@@ -41,12 +44,15 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         known = siblings.names(PRECISIONS)
-        for name in set(self.precisions) & NEED_GPU:
-            remedy = "its proof needs an engine that runs it, on a GPU, which comes with a later version"
-            raise UnavailableError(f"{name} on a processor", remedy)
         for name in self.precisions:
             if name not in known:
                 raise UsageError("--precision", f"unknown '{name}'; known: {', '.join(known)}")
+            able = engines.load(self.target).PRECISIONS
+            if name not in able:
+                raise UnavailableError(
+                    f"{name} for --target {self.target}",
+                    f"it has {', '.join(able)}; another target may have {name}",
+                )
         if len(set(self.precisions)) < len(self.precisions):
             raise UsageError("--precision", f"names a variant twice: {self.precision}")
         if self.max_drop is not None and self.eval is None:
@@ -57,3 +63,7 @@ class ExportOptions:
     @property
     def precisions(self) -> list[str]:
         return self.precision.split(",")
+
+    def variant(self, precision: str) -> str:
+        """The name of a variant, and of its folder."""
+        return f"{precision}-tensorrt" if self.target == "tensorrt" else precision

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,8 @@ class Parity:
     identical: float | None = None
     """of a model that writes: share of texts that are `generate()`'s token for token, greedy and with four beams"""
 
-    def as_manifest(self, precision: str) -> dict[str, Any]:
-        return asdict(self) | {"limits": asdict(PRECISION[precision])}
+    def as_manifest(self, precision: str, by: str) -> dict[str, Any]:
+        return asdict(self) | {"limits": asdict(PRECISION[precision]), "by": by}
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Proof(ABC):
     reference: dict[str, float]
     """the checkpoint's own figures on the examples"""
     max_drop: float | None
+    target: str
+    """what the variants are to run on"""
     threads: int
     checkpoint: str
 
@@ -83,6 +86,10 @@ class Proof(ABC):
     @abstractmethod
     def judge(self, folder: Path, precision: str) -> tuple[Any, dict[str, float]]:
         """The task's settings fitted for a variant, and its figures on the examples with them."""
+
+    @abstractmethod
+    def work(self, folder: Path) -> Callable[[], int]:
+        """A piece of a variant's usual work, to be timed: each call does it once and says how many tokens it was."""
 
     @abstractmethod
     def answers(self, folder: Path) -> Answers:

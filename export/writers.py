@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from headway.core.progress import Progress
 from headway.core.tasks import Example
 from headway.export import encoders, store
 from headway.export.generation import Traced
-from headway.export.precision.base import Feeds
+from headway.export.precision.base import Feeds, Remembered
 from headway.export.proof import Answers, Parity, Proof, differences
 from headway.runtime.generation.engine import Engine
 from headway.runtime.generation.pipeline import GenerationPipeline
@@ -31,6 +31,8 @@ OWN = 24
 NEW = 16
 """tokens that are written for each source"""
 BEAMS = (1, 4)
+WORK = 64
+"""tokens of a source, at most, to time a variant by"""
 SAMPLES = 8
 """sources on which layers are measured"""
 LENGTHS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610)
@@ -75,7 +77,7 @@ class WriterProof(Proof):
                 names = [tensor.name for tensor in session.get_outputs()]
                 cross = dict(zip(names, session.run(names, encoded[-1]), strict=True))
             decoded.append(cross | self._unread(text, len(source)))
-        return {"encoder": encoded, "decoder": decoded}
+        return {"encoder": Remembered(encoded), "decoder": Remembered(decoded)}
 
     def _unread(self, text: Sequence[int], source: int) -> dict[str, Any]:
         """The decoder's own inputs before it has read anything."""
@@ -135,6 +137,20 @@ class WriterProof(Proof):
         engine = self._open(folder)
         every = max(1, len(self.sources) // SAMPLES)
         return [self._alone(engine, i) for i in range(0, len(self.sources), every)]
+
+    def work(self, folder: Path) -> Callable[[], int]:
+        """One text for the longest of the sources that is not above 64 tokens, written greedily."""
+        engine = self._open(folder)
+        source = max((s for s in self.sources if len(s) <= WORK), key=len)
+        chosen = self._pipe(engine, "").search.changed(
+            num_beams=1, min_new_tokens=NEW, max_new_tokens=NEW, num_return_sequences=1
+        )
+
+        def once() -> int:
+            search(engine, [source], chosen, lambda tokens: "")
+            return NEW
+
+        return once
 
     def _open(self, folder: Path) -> Engine:
         return Engine(self.graphs(folder), self.threads, self.draft.longest)

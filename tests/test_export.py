@@ -19,7 +19,6 @@ from headway.core.errors import (
     DataError,
     GateError,
     OutputError,
-    UnavailableError,
     UsageError,
 )
 from headway.core.manifest import Bundle, Graph, Tensor
@@ -351,12 +350,6 @@ def test_wrong_task(task: str, message: str, checkpoint: Path, tmp_path: Path) -
 def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=f"^{message}"):
         ExportOptions(output=Path("bundle"), **options)
-
-
-@pytest.mark.parametrize("precision", ["bf16", "fp8"])
-def test_what_no_processor_can_prove(precision: str) -> None:
-    with pytest.raises(UnavailableError, match=f"^{precision} on a processor is not available"):
-        ExportOptions(output=Path("bundle"), precision=f"fp32,{precision}")
 
 
 def test_static_ranges_need_texts(checkpoint: Path, tmp_path: Path) -> None:

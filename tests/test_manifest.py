@@ -3,6 +3,8 @@
 import json
 import random
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,10 @@ from hypothesis import strategies as st
 from headway.core import manifest
 from headway.core.errors import BundleError, CheckpointError
 from headway.core.manifest import Bundle, Checkpoint, File, Graph, Tensor, Variant
+from headway.core.search import Search
+from headway.runtime import load
 
+PARITY = {"worst": 1e-6, "neighbours": 1e-7, "agreement": 1.0}
 CONTENT = {"fp32/model.onnx": b"graph" * 100, "tokenizer.json": b"{}"}
 
 
@@ -33,12 +38,38 @@ def small_bundle() -> Bundle:
             )
         },
         variants={
-            "fp32": Variant(precision="fp32", graphs={"model": "fp32/model.onnx"}, parity={"worst": 1e-6})
+            "fp32": Variant(precision="fp32", graphs={"model": "fp32/model.onnx"}, parity=PARITY),
         },
         architecture={"model_type": "bert"},
         made_by={"headway": "0.1.0"},
         source={"metrics": {"accuracy": 0.5}},
         files={n: File(bytes=len(c), sha256=sha256(c).hexdigest()) for n, c in CONTENT.items()},
+    )
+
+
+def small_writer() -> Bundle:
+    """Of an encoder-decoder with 60 tokens."""
+    logits = Tensor(name="logits", dtype="float32", shape=["rows", "kept", 60])
+    ids = Tensor(name="input_ids", dtype="int64", shape=["rows", "step"])
+    return msgspec.structs.replace(
+        small_bundle(),
+        task="text2text-generation",
+        labels=[],
+        settings={"max_new_tokens": 8, "num_beams": 2},
+        graphs={
+            "encoder": Graph(inputs=[ids], outputs=[]),
+            "decoder": Graph(inputs=[ids], outputs=[logits]),
+        },
+        search=msgspec.to_builtins(Search(decoder_start_token_id=0, eos_token_id=[1])),
+        longest=64,
+        variants={
+            "fp32": Variant(
+                precision="fp32",
+                graphs={"encoder": "fp32/model.onnx", "decoder": "fp32/model.onnx"},
+                settings={"max_new_tokens": 4},
+                parity=PARITY,
+            ),
+        },
     )
 
 
@@ -146,6 +177,68 @@ def test_wrong_fields_are_named(changes: dict[str, Any], named: str, folder: Pat
         Bundle.read(folder)
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"task": "juggling"}, "task: unknown 'juggling'"),
+        ({"max_length": 0}, r"`int` >= 1 - at `\$.max_length`"),
+        ({"pad_id": -1}, r"`int` >= 0 - at `\$.pad_id`"),
+        ({"settings": {"kind": "none"}}, r"settings: .* at `\$.kind`"),
+        ({"labels": ["a"]}, "labels: are 1, but 'logits' has 2 classes"),
+        ({"graphs": {}}, r"graphs: text-classification has no graphs \[\]"),
+        ({"graphs": {"model": {"inputs": [], "outputs": []}}}, "graphs.model.outputs: no 'logits' of batch, classes"),
+        ({"variants": {}}, "variants: there are none"),
+    ],
+)  # fmt: skip
+def test_fields_that_make_no_sense_are_named(changes: dict[str, Any], named: str, folder: Path) -> None:
+    rewrite(folder, **changes)
+    with pytest.raises(BundleError, match=f"headway.json: .*{named}"):
+        Bundle.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("graphs", {"decoder": "fp32/model.onnx"}, "graphs: must be files of ['decoder', 'encoder'], not of"),
+        ("settings", {"num_beams": "two"}, "settings: Expected `int`, got `str` - at `$.num_beams`"),
+        ("settings", {"num_beams": 0}, "num_beams: must be at least 1"),
+        ("parity", {"worst": 1e-6}, "parity: Object missing required field"),
+        ("parity", PARITY | {"worst": "small"}, "parity: Expected `float`, got `str` - at `$.worst`"),
+    ],
+)
+def test_fields_of_variants(field: str, value: Any, named: str, tmp_path: Path) -> None:
+    small_writer().write(tmp_path)
+    variants = msgspec.to_builtins(small_writer().variants)
+    rewrite(tmp_path, variants={"fp32": variants["fp32"] | {field: value}})
+    with pytest.raises(BundleError) as caught:
+        Bundle.read(tmp_path)
+    assert f"{manifest.NAME}: " in caught.value.problem
+    assert named in caught.value.problem
+
+
+@pytest.mark.parametrize(
+    ("search", "named"),
+    [
+        ({"decoder_start_token_id": 0, "temperature": 1.0}, "unknown field `temperature`"),
+        ({"decoder_start_token_id": 0, "self": 1}, "unknown field `self`"),
+        ({"decoder_start_token_id": "0"}, "Expected `int | null`, got `str` - at `$.decoder_start_token_id`"),
+        ({"decoder_start_token_id": 0, "length_penalty": None}, "at `$.length_penalty`"),
+        ({"decoder_start_token_id": 0, "max_length": 0}, "max_length: must be at least 1, not 0"),
+        ({"decoder_start_token_id": 60}, "decoder_start_token_id: the model has no token 60; it has 60"),
+        ({"decoder_start_token_id": 0, "bad_words_ids": [[]]}, "bad_words_ids: holds a sequence without"),
+        ({"decoder_start_token_id": 0, "min_new_tokens": 5}, "min_new_tokens: 5 is more than max_new_tokens"),
+        ({}, "decoder_start_token_id: an encoder-decoder needs it"),
+    ],
+)
+def test_a_search_that_makes_no_sense(search: dict[str, Any], named: str, tmp_path: Path) -> None:
+    small_writer().write(tmp_path)
+    rewrite(tmp_path, search=search)
+    with pytest.raises(BundleError) as caught:
+        Bundle.read(tmp_path)
+    assert f"{manifest.NAME}: search: " in caught.value.problem
+    assert named in caught.value.problem
+
+
 def test_wrong_fields_of_a_checkpoint_are_named(tmp_path: Path) -> None:
     content = msgspec.to_builtins(small_checkpoint())
     del content["max_length"]
@@ -181,6 +274,40 @@ def test_file_that_is_not_listed(folder: Path) -> None:
     (folder / "extra.bin").touch()
     with pytest.raises(BundleError, match=r"extra.bin is used but not listed"):
         Bundle.read(folder).verify(folder, ["extra.bin"])
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 300, "a/" * 3000])
+def test_paths_that_cannot_be(name: str, folder: Path) -> None:
+    rewrite(folder, files={name: {"bytes": 0, "sha256": ""}})
+    with pytest.raises(BundleError, match=r"cannot be: |is missing"):
+        Bundle.read(folder).verify(folder)
+
+
+def test_links_that_go_round(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").symlink_to("tokenizer.json")
+    with pytest.raises(BundleError, match=r"tokenizer.json"):
+        Bundle.read(folder).verify(folder)
+
+
+@pytest.mark.parametrize("content", [b'{"format": %s}' % (b"1" * 5000), b'{"format": "\\ud800"}'])
+def test_json_that_python_cannot_hold(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / manifest.NAME).write_bytes(content)
+    with pytest.raises(BundleError, match="headway.json is not JSON"):
+        Bundle.read(tmp_path)
+    with pytest.raises(BundleError):
+        manifest.kind(tmp_path)
+    with pytest.raises(CheckpointError):
+        Checkpoint.read(tmp_path)
+
+
+def test_a_manifest_that_cannot_be_opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(BundleError, match="headway.json cannot be read: Permission denied"):
+        Bundle.read(folder)
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "fp32/../../x", "..\\x", "fp32\\..\\..\\x"])
@@ -232,19 +359,74 @@ def test_a_damaged_manifest_is_never_believed(scratch: Path, seed: int) -> None:
         pass
 
 
-@settings(max_examples=30)
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3), st.lists))
-def test_any_value_in_any_field_is_read_or_refused(scratch: Path, value: Any) -> None:
-    for field in msgspec.structs.fields(Bundle):
-        small_bundle().write(scratch)
-        content = json.loads((scratch / manifest.NAME).read_text("utf-8")) | {field.name: value}
-        del content["seal"]
-        sealed = content | {"seal": manifest._seal(content)}
-        (scratch / manifest.NAME).write_bytes(json.dumps(sealed).encode("utf-8", "surrogatepass"))
-        try:
-            assert Bundle.read(scratch).seal == sealed["seal"]
-        except BundleError:
-            pass
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.sampled_from([0, 1, -1, 2**31, 2**63, 10**400])
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=3)
+    | st.sampled_from(["../x", "a\0b", "fp32/model.onnx", "text-generation", "decoder", "self"])
+)
+VALUES = st.recursive(
+    SCALARS, lambda part: st.lists(part, max_size=3) | st.dictionaries(st.text(max_size=5), part, max_size=3)
+)
+
+
+def parts(value: Any) -> list[tuple[Any, Any]]:
+    """Every part of a JSON value: what holds it, and its name or number there."""
+    keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else []
+    return [found for key in keys for found in [(value, key), *parts(value[key])]]
+
+
+@st.composite
+def places_of(draw: Any, content: dict[str, Any]) -> tuple[Any, Any]:
+    """A field of a manifest, or any part of one: each field is as likely as another."""
+    field = draw(st.sampled_from(sorted(content)))
+    return draw(st.sampled_from([(content, field), *parts(content[field])]))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("make", [small_bundle, small_writer])
+@settings(max_examples=300)
+@given(data=st.data(), value=VALUES, change=st.sampled_from(["replace", "remove", "add"]))
+def test_any_value_in_any_field_is_read_or_refused(
+    make: Callable[[], Bundle], scratch: Path, data: st.DataObject, value: Any, change: str
+) -> None:
+    content = msgspec.to_builtins(make())
+    holder, last = data.draw(places_of(content))
+    if change == "remove":
+        del holder[last]
+    elif change == "add" and isinstance(holder[last], dict):
+        holder[last]["self"] = value
+    elif change == "add" and isinstance(holder[last], list):
+        holder[last].append(value)
+    else:
+        holder[last] = value
+    sealed = content | {"seal": manifest._seal(content)}
+    (scratch / manifest.NAME).write_text(json.dumps(sealed), "utf-8")
+    for name, kept in CONTENT.items():
+        (scratch / name).parent.mkdir(exist_ok=True)
+        (scratch / name).write_bytes(kept)
+    with suppress(BundleError):
+        Bundle.read(scratch).verify(scratch)
+
+
+@settings(max_examples=150)
+@given(data=st.data(), value=VALUES)
+def test_a_bundle_with_any_value_in_any_field_is_opened_or_refused(
+    bundle: Path, scratch: Path, data: st.DataObject, value: Any
+) -> None:
+    copy = scratch / "bundle"
+    if not copy.exists():
+        shutil.copytree(bundle, copy)
+    content = json.loads((bundle / manifest.NAME).read_text("utf-8"))
+    del content["seal"]
+    holder, last = data.draw(places_of(content))
+    holder[last] = value
+    sealed = content | {"seal": manifest._seal(content)}
+    (copy / manifest.NAME).write_text(json.dumps(sealed), "utf-8")
+    with suppress(BundleError):
+        load(copy, threads=1)
 
 
 def test_the_exported_bundle_is_whole(bundle: Path, tmp_path: Path) -> None:

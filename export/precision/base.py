@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -17,6 +18,15 @@ FAMILY = "headway.export.precision"
 
 Feeds = Sequence[Mapping[str, NDArray[Any]]]
 """real inputs of the graph by name, each a batch without padding"""
+
+
+class Remembered(tuple[Mapping[str, NDArray[Any]], ...]):
+    """Feeds of one graph that remember what it made of them, so that it reads them once, however often converted."""
+
+    @cached_property
+    def seen(self) -> dict[tuple[str, str], Any]:
+        """By what was asked, and the name of the value."""
+        return {}
 
 
 class Precision(Protocol):

@@ -83,6 +83,9 @@ class OnnxRuntime:
                 disabled_optimizers=SLOW_FUSIONS,
             )
         except Exception as error:  # the library's exceptions have no common base
+            if "NOT_IMPLEMENTED" in str(error):
+                name = f"{self._graph.parent.name}/{self._graph.name} on onnxruntime's CPU provider"
+                raise UnavailableError(name, "choose another --precision or --backend") from error
             raise BundleError(
                 self._graph.parent.parent, f"{self._graph.name} cannot be opened: {error}"
             ) from error

@@ -1,0 +1,1 @@
+"""What each inference engine needs of a graph: one file per engine."""

@@ -1,0 +1,18 @@
+"""Graphs for ONNX Runtime on NVIDIA GPUs, which takes the standard ones and fuses them itself."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+ABOUT = "ONNX Runtime on an NVIDIA GPU: the standard graph"
+PRECISIONS = ("fp32", "fp16", "bf16", "int8-weights", "int4-weights")
+"""not int8, whose products it has on processors only"""
+SIMULATED = ("fp16", "bf16")
+
+
+def rewrite(model: ir.Model) -> ir.Model:
+    return model
+
+
+def refused(model: ir.Model) -> list[str]:
+    return []
