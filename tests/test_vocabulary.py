@@ -425,6 +425,9 @@ def test_the_smaller_model_can_be_saved_and_opened(kind: str, corpus: Path, tmp_
     trimmed = trim(of_kind(kind), corpus)
     model, tokens = trimmed.opened.model, trimmed.opened.tokenizer
     assert model.config.vocab_size == len(trimmed.rows)
+    assert model.get_input_embeddings().num_embeddings == len(trimmed.rows)
+    head = model.get_output_embeddings()
+    assert head is None or head.out_features == len(trimmed.rows)
     model.save_pretrained(tmp_path / "model")
     tokens.save_pretrained(tmp_path / "model")
     again = MODELS[kind][1].from_pretrained(tmp_path / "model")
