@@ -18,15 +18,13 @@ from headway.core import tasks
 from headway.export import bundle
 from headway.export.options import ExportOptions
 
-ENCODERS = "fp32,int8,int8-static"
-WRITERS = "fp32,int8,int8-weights,int4-weights"
-
 
 def main() -> None:
     """Export the checkpoints that have no result in the folder yet, then write the table of all."""
     parser = argparse.ArgumentParser(prog="python -m headway.bench.precisions", description=main.__doc__)
     parser.add_argument("--work", type=Path, required=True, help="the folder of headway.bench.quality")
     parser.add_argument("--output", type=Path, required=True, help="file for the table, in Markdown")
+    parser.add_argument("--precision", default="fp32,int8", help="variants to make; fp32 is one")
     parser.add_argument("--only", action="append", help="a case; may be given several times")
     given = parser.parse_args()
     for case in CASES:
@@ -35,19 +33,18 @@ def main() -> None:
         if result.exists() or not checkpoint.is_dir() or (given.only and case.name not in given.only):
             continue
         print(case.name, flush=True)
-        figures = measure(case, checkpoint, given.work)
+        figures = measure(case, checkpoint, given.precision, given.work)
         print(json.dumps(figures), flush=True)
         result.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     given.output.write_text(table(given.work), encoding="utf-8")
 
 
-def measure(case: Case, checkpoint: Path, work: Path) -> dict[str, Any]:
+def measure(case: Case, checkpoint: Path, precision: str, work: Path) -> dict[str, Any]:
     """Figures of the checkpoint and of every variant on the case's test set."""
-    writes = case.task.endswith("generation")
     output = work / f"{case.name}-bundle"
     options = ExportOptions(
         output=output,
-        precision=WRITERS if writes else ENCODERS,
+        precision=precision,
         eval=_file(case, "test", work),
         calibration=_file(case, "dev", work),
         columns=case.options.get("columns"),

@@ -8,10 +8,11 @@ from typing import cast
 
 import msgspec
 
-from headway.core import hardware, hub, manifest, tasks
+from headway.core import hub, manifest, tasks
 from headway.core.errors import BundleError, UnavailableError, UsageError
 from headway.core.tasks import EncoderTask, Spec, Task
 from headway.core.threads import budget as thread_budget
+from headway.runtime import choice
 from headway.runtime.backends.base import engines_for, load_engine
 from headway.runtime.generation.engine import Engine
 from headway.runtime.generation.pipeline import GenerationPipeline
@@ -20,6 +21,8 @@ from headway.runtime.plan import BATCH_TOKENS
 from headway.runtime.tokenize import open_tokenizer
 
 TOKENIZER = "tokenizer.json"
+WRITES = "onnxruntime"
+"""the engine of models that write"""
 
 
 def load(
@@ -36,8 +39,10 @@ def load(
     Args:
         bundle: the folder that `headway export` wrote, or owner/name@commit on the hub, as `headway push` prints it.
         device: where to run; the device asked for is the device used.
-        backend: name of an engine, or "auto": the first that runs on the device.
-        precision: name of a variant, or "auto": int8 where the bundle has it and 8-bit products are fast, else fp32.
+        backend: name of an engine, or "auto": see `precision`.
+        precision: name of a variant, or "auto": the fastest variant and engine here. That is measured at the first
+            call and remembered in the user's cache folder. With HEADWAY_CACHE=off in the environment, and for models
+            that write, it is int8 where the bundle has it and 8-bit products are fast, else fp32, on the first engine.
         threads: for tokenizer, engine and kernels together; None: all that affinity and cgroup leave.
         batch_tokens: padded tokens in a batch, at most (one text may be longer).
     Raises:
@@ -51,22 +56,21 @@ def load(
     budget = thread_budget(threads)
     os.environ.setdefault("RAYON_NUM_THREADS", str(budget))  # the tokenizer's pool, made at its first batch
     declared = manifest.Bundle.read(folder)
-    chosen = _precision(declared, precision)
-    named = declared.variants[chosen].graphs
-    beside = {f"{Path(name).parent.as_posix()}/" for name in named.values()}  # weights of large graphs
-    needed = [name for name in declared.files if name.startswith(tuple(beside))]
-    declared.verify(folder, dict.fromkeys([TOKENIZER, *named.values(), *needed]))
-    graphs = {role: folder / name for role, name in named.items()}
-    task = tasks.load(declared.task)
-    spec, tokenizer = _spec(folder, task, declared, chosen), open_tokenizer(folder / TOKENIZER)
-    engine = _backend(backend, device)
-    if "decoder" in graphs:
+    declared.verify(folder, [TOKENIZER])
+    engines, precisions = _engines(backend, device), _precisions(declared, precision)
+    task, tokenizer = tasks.load(declared.task), open_tokenizer(folder / TOKENIZER)
+    among = choice.candidates(declared, precisions, engines, device)
+    if "decoder" in declared.graphs:
+        if WRITES not in engines:
+            raise UsageError("--backend", f"'{backend}' does not run models that write; '{WRITES}' does")
+        chosen = among[0].precision
+        graphs = choice.Opener(folder, declared, (), device, budget).verified(chosen)
         opened = Engine(graphs, budget, declared.longest)
+        spec = _spec(folder, task, declared, chosen)
         return GenerationPipeline(declared, chosen, task, spec, tokenizer, opened, batch_tokens)
     encoder = cast(EncoderTask, task)
-    model = load_engine(engine).open_graph(
-        graphs["model"], declared.graphs["model"], encoder.READ, declared.pad_id, device, budget
-    )
+    (chosen, _), model = choice.choose(among, choice.Opener(folder, declared, encoder.READ, device, budget))
+    spec = _spec(folder, task, declared, chosen)
     return EncoderPipeline(declared, chosen, encoder, spec, tokenizer, model, batch_tokens)
 
 
@@ -77,24 +81,23 @@ def _spec(folder: Path, task: Task, declared: manifest.Bundle, variant: str) -> 
         raise BundleError(folder, f"its settings are malformed: {error}") from error
 
 
-def _precision(declared: manifest.Bundle, wanted: str) -> str:
+def _precisions(declared: manifest.Bundle, wanted: str) -> list[str]:
     if wanted == "auto":
-        fast = "int8" if hardware.has_fast_int8(hardware.cpu_flags()) else "fp32"
-        return fast if fast in declared.variants else next(iter(declared.variants))
+        return list(declared.variants)
     if wanted not in declared.variants:
         raise UsageError(
             "--precision", f"the bundle has no '{wanted}'; it has {', '.join(declared.variants)}"
         )
-    return wanted
+    return [wanted]
 
 
-def _backend(wanted: str, device: str) -> str:
+def _engines(wanted: str, device: str) -> list[str]:
     able = engines_for(device)
     if not able:
         raise UnavailableError(f"device '{device}'", "no engine of this version runs on it; use --device cpu")
     if wanted == "auto":
-        return able[0]
+        return able
     load_engine(wanted)
     if wanted not in able:
         raise UsageError("--backend", f"'{wanted}' does not run on '{device}'; {', '.join(able)} would")
-    return wanted
+    return [wanted]

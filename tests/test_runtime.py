@@ -20,6 +20,12 @@ from tests.tolerance import MODEL, NEIGHBOURS
 PRECISIONS = ["fp32", "int8"]
 
 
+@pytest.fixture(autouse=True)
+def by_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not said is chosen without measuring."""
+    monkeypatch.setenv("HEADWAY_CACHE", "off")
+
+
 @pytest.fixture(scope="module", params=PRECISIONS)
 def pipe(request: pytest.FixtureRequest, bundle: Path) -> Pipeline:
     return load(bundle, precision=request.param, threads=2)
@@ -166,8 +172,8 @@ def test_auto_is_the_fast_precision(
     ("options", "message"),
     [
         ({"precision": "fp8"}, "--precision: the bundle has no 'fp8'; it has fp32, int8"),
-        ({"backend": "warp"}, "--backend: unknown 'warp'; known: onnxruntime"),
-        ({"backend": "base"}, "--backend: unknown 'base'; known: onnxruntime"),
+        ({"backend": "warp"}, "--backend: unknown 'warp'; known: onnxruntime, openvino"),
+        ({"backend": "base"}, "--backend: unknown 'base'; known: onnxruntime, openvino"),
         ({"threads": 0}, "--threads: must be at least 1, not 0"),
         ({"batch_tokens": 0}, "--batch-tokens: must be at least 1, not 0"),
     ],
