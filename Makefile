@@ -8,7 +8,8 @@ FOLDERS := core train export runtime bench cpp_ext cli examples
 SOURCE_TESTS := test_packaging.py test_imports.py test_kernel_stub.py test_readme.py
 # long ones that know nothing of how headway was installed; `make test` runs them
 LONG_TESTS := test_architectures.py test_train_tasks.py test_adapt.py test_tasks.py test_metrics.py test_bad_data.py \
-	test_export_tasks.py test_export_writers.py test_export_large.py test_generation_graphs.py test_generation_plain.py test_gate.py \
+	test_export_tasks.py test_export_writers.py test_export_large.py test_export_robust.py test_export_targets.py test_engine_onnxruntime.py test_engine_tensorrt.py \
+	test_simulated.py test_vocabulary.py test_generation_graphs.py test_generation_plain.py test_gate.py \
 	test_foreign.py test_precision_all.py test_precision_half.py test_precision_static.py test_precision_weights.py
 
 # one process a processor; tests of one file mostly stay together
@@ -51,10 +52,13 @@ wheel-test: .venv/.ready
 	cp -r tests pyproject.toml build/wheel/run/
 	cd build/wheel/run && ../venv/bin/python -m pytest -q $(PARALLEL) $(addprefix --ignore=tests/,$(SOURCE_TESTS) $(LONG_TESTS))
 
-# bundle/fp32 opened by optimum-onnx, in an environment with the pins that library needs:
-# make optimum-check BUNDLE=demo-output/bundle CHECKPOINT=demo-output/checkpoint
-optimum-check: build/optimum/.ready
-	build/optimum/bin/python tests/optimum_check.py $(BUNDLE) $(CHECKPOINT)
+# Tiny fp32 bundles of every task opened by optimum-onnx, in an environment with the pins that library needs; and, with
+# make optimum-check BUNDLE=demo-output/bundle CHECKPOINT=demo-output/checkpoint, another one.
+optimum-check: .venv/.ready build/optimum/.ready
+	rm -rf build/optimum-bundles
+	$(BIN)/python -m tests.optimum_check --make build/optimum-bundles
+	build/optimum/bin/python tests/optimum_check.py --check build/optimum-bundles
+	$(if $(BUNDLE),build/optimum/bin/python tests/optimum_check.py $(BUNDLE) $(CHECKPOINT))
 
 build/optimum/.ready:
 	$(PYTHON) -m venv build/optimum

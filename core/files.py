@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import Iterator
@@ -101,7 +102,8 @@ def _together(folder: Path, pattern: str) -> str:
 
 
 def _partial(path: Path, kind: str = "partial") -> Path:
-    return path.parent / f".{path.name}.{kind}-{os.getpid()}"
+    """A name beside the path; not the process' number alone, which a killed one's successor may have as well."""
+    return path.parent / f".{path.name}.{kind}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def _tell(path: Path, error: OSError) -> None:

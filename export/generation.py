@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -120,7 +121,11 @@ def _decoder(opened: Opened, probe: Probe) -> Traced:
     ]
     if "position_ids" not in inspect.signature(opened.model.forward).parameters:
         del samples["position_ids"], inputs[2]
-    return _cached(opened, _Decoder(opened.model, probe, list(samples)), probe, inputs, samples)
+    traced = _cached(opened, _Decoder(opened.model, probe, list(samples)), probe, inputs, samples)
+    (places,) = [value for value in traced.model.graph.inputs if value.name == "logits_at"]
+    places.const_value = ir.tensor(np.array([-1]), name=places.name)  # for tools that do not know this input
+    traced.model.graph.register_initializer(places)
+    return traced
 
 
 def _crossed_decoder(opened: Opened, probe: Probe) -> Traced:

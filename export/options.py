@@ -47,7 +47,7 @@ class ExportOptions:
         for name in self.precisions:
             if name not in known:
                 raise UsageError("--precision", f"unknown '{name}'; known: {', '.join(known)}")
-            able = engines.load(self.target).PRECISIONS
+            able = engines.PRECISIONS[self.target]
             if name not in able:
                 raise UnavailableError(
                     f"{name} for --target {self.target}",

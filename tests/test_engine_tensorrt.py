@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from headway.core import siblings
 from headway.core.tolerance import PRECISION
 from headway.export.engine import tensorrt
+from headway.export.engine.base import PRECISIONS
 from headway.export.precision import base, fp16
 from tests import precisions
 from tests.tolerance import TOLERANCE
@@ -199,7 +200,7 @@ def test_an_encoder_alone_and_padded(together: bool) -> None:
         np.testing.assert_allclose(ours[real], theirs[real], rtol=0, atol=PRECISION["fp32"].worst)
 
 
-@pytest.mark.parametrize("name", tensorrt.PRECISIONS)
+@pytest.mark.parametrize("name", PRECISIONS["tensorrt"])
 def test_nothing_refused_is_left(name: str) -> None:
     converted = base.load(name).convert(precisions.fp32(), (), precisions.feeds(12))
     refused = tensorrt.refused(converted)
@@ -209,7 +210,7 @@ def test_nothing_refused_is_left(name: str) -> None:
 
 
 def test_precisions_are_all_but_int8() -> None:
-    assert set(tensorrt.PRECISIONS) == set(siblings.names(base.FAMILY)) - {"int8"}
+    assert set(PRECISIONS["tensorrt"]) == set(siblings.names(base.FAMILY)) - {"int8"}
     model = tensorrt.rewrite(base.load("int8").convert(precisions.fp32(), (), []))
     assert any("MatMulInteger has no counterpart" in reason for reason in tensorrt.refused(model))
 
@@ -295,7 +296,7 @@ def problem(model: ir.Model) -> str:
     return "" if builder.build_serialized_network(network, config) else "is not built"
 
 
-@pytest.mark.parametrize("name", tensorrt.PRECISIONS)
+@pytest.mark.parametrize("name", PRECISIONS["tensorrt"])
 def test_the_builder_takes_every_precision(name: str) -> None:
     converted = base.load(name).convert(precisions.fp32(), (), precisions.feeds(12))
     assert problem(rewritten(converted)) == ""

@@ -147,3 +147,10 @@ def test_asking_leaves_nothing(tmp_path: Path) -> None:
 def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc" * 100_000)
     assert files.sha256(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_what_a_killed_process_of_the_same_number_left(tmp_path: Path) -> None:
+    (tmp_path / f".out.partial-{os.getpid()}").mkdir()
+    with files.whole_folder(tmp_path / "out") as folder:
+        (folder / "new").touch()
+    assert os.listdir(tmp_path / "out") == ["new"]

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from headway.core.errors import CheckpointError
 from headway.core.tolerance import PRECISION
-from headway.export import generation
+from headway.export import generation, store
 from headway.runtime.generation.engine import Engine
 
 ROOT = Path(__file__).parents[1]
@@ -146,6 +146,19 @@ def pytorch_logits(name: str, source: list[int], target: list[int]) -> Any:
     first = source if name in ENCODER_DECODERS else target
     with torch.no_grad():
         return opened(name).model(torch.tensor([first]), **ids).logits[0].numpy()
+
+
+def test_a_decoder_alone_gives_the_last_logits_to_tools_that_ask_for_none() -> None:
+    made = traced("gpt2")["decoder"]
+    session = store.session(made.model, threads=1)
+    ids = np.array([[5, 6, 7]])
+    feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "position_ids": np.arange(3)[None]}
+    for tensor in made.declared.inputs:
+        if tensor.name.startswith("past."):
+            heads, size = int(tensor.shape[1]), int(tensor.shape[3])
+            feed[tensor.name] = np.zeros((1, heads, 0, size), np.float32)  # type: ignore[assignment]
+    (logits,) = session.run(["logits"], feed)
+    assert_close(logits[:, 0], pytorch_logits("gpt2", [], [5, 6, 7])[-1:])
 
 
 @pytest.mark.parametrize("name", ENCODER_DECODERS)

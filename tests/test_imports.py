@@ -29,17 +29,21 @@ HEAVY = {
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {  # folder -> (parts of headway, heavy libraries)
     "core": (set(), {"datasets", "huggingface_hub"}),  # inside the functions that need them
     "cpp_ext": (set(), set()),
-    "runtime": ({"core", "cpp_ext"}, ENGINES),
+    "runtime": (
+        {"core", "cpp_ext"},
+        ENGINES | {"sklearn"},
+    ),  # the clusters of an index, where they are asked for
     "train": ({"core"}, {"torch", "transformers", "accelerate", "peft", "huggingface_hub"}),
     "export": (
         {"core", "train", "runtime"},
-        {"torch", "onnx", "onnx_ir", "onnxscript", "optimum", "onnxruntime"},
+        {"torch", "transformers", "onnx", "onnx_ir", "onnxscript", "optimum", "onnxruntime"},
     ),  # the engine, to look inside a graph
     "bench": (set(PARTS) - {"cli"}, HEAVY),
     "cli": (set(PARTS), HEAVY),
 }
 NEED_MORE = (
     "headway.bench.epoch",
+    "headway.bench.precisions",
     "headway.bench.quality",
     "headway.bench.baselines",
     "headway.bench.plain.",

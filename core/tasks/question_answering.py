@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,9 @@ from headway.core.data import Record
 from headway.core.tasks import Output, Row, Spec, encode
 
 BEST = 20
-"""starts and ends that are combined in each window, and candidates that are kept"""
+"""spans that are candidates, and among which probabilities are"""
+SOLID = np.array([not chr(place).isspace() for place in range(0x3002)])
+"""whether a character is something else than white space; all behind these are"""
 
 PLAIN = {2: ("question", "context")}
 GRAPH = {"start_logits": ("batch", "length"), "end_logits": ("batch", "length")}
@@ -133,68 +136,131 @@ def _shortened(question: str, tokenizer: Any, most: int) -> str:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What the windows of one example say. Spans are sorted, the best first."""
+class Found:
+    """What the windows of one example say."""
 
     spans: list[tuple[float, int, int]]
-    """sum of start and end logits, first character, character after the last"""
+    """the best `BEST`, in order: sum of start and end logits, first character, character after the last"""
     none: float
     """the logits of "no answer", in the window that is least sure of it"""
     truncated: bool
+    shown: list[tuple[float, int, int]]
+    """those that are told of: all, or the best that share no character"""
 
 
-def _find(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec) -> list[_Found]:
-    spans: list[dict[tuple[int, int], float]] = [{} for _ in examples]
+Search = Callable[[Sequence[Example], Sequence[Output], int, int, bool], list[list[tuple[float, int, int]]]]
+"""the best spans of each example, from its outputs, how many, tokens in the longest, and whether they may overlap"""
+
+
+def find(
+    examples: Sequence[Example],
+    outputs: Sequence[Output],
+    longest: int,
+    candidates: int | None,
+    search: Search,
+) -> list[Found]:
     none = [float("inf")] * len(examples)
     cut = [False] * len(examples)
     for output in outputs:
-        i, marks = output.row.example, output.row.marks  # (T, 2)
-        start, end = np.asarray(output.logits, np.float64).T.copy()  # (T), (T)
-        none[i] = min(none[i], float(start[0] + end[0]))
+        i = output.row.example
+        none[i] = min(none[i], float(output.logits[0, 0]) + float(output.logits[0, 1]))
         cut[i] = output.row.truncated
-        inside = np.flatnonzero((marks[:, 0] >= 0) & (marks[:, 1] > marks[:, 0]))
-        starts = inside[np.argsort(-start[inside], kind="stable")[:BEST]]
-        ends = inside[np.argsort(-end[inside], kind="stable")[:BEST]]
-        length = ends[None, :] - starts[:, None]
-        for a, b in np.argwhere((length >= 0) & (length < spec.settings.max_answer_tokens)):
-            place = _trimmed(examples[i].context, int(marks[starts[a], 0]), int(marks[ends[b], 1]))
-            if place[0] == place[1]:
-                continue  # nothing but white space
-            score = float(start[starts[a]] + end[ends[b]])
-            if score > spans[i].get(place, -np.inf):
-                spans[i][place] = score
-    best = [sorted(((s, *p) for p, s in own.items()), reverse=True)[:BEST] for own in spans]
-    return [_Found(b, n, c) for b, n, c in zip(best, none, cut, strict=True)]
+    best = search(examples, outputs, BEST, longest, True)
+    shown = best if candidates is None else search(examples, outputs, candidates, longest, False)
+    return [Found(*parts) for parts in zip(best, none, cut, shown, strict=True)]
 
 
-def _trimmed(context: str, start: int, end: int) -> tuple[int, int]:
-    while start < end and context[start].isspace():
-        start += 1  # byte-level tokenizers count the space before a word in
-    while start < end and context[end - 1].isspace():
-        end -= 1
-    return start, end
+def best_spans(
+    examples: Sequence[Example], outputs: Sequence[Output], count: int, longest: int, overlap: bool
+) -> list[list[tuple[float, int, int]]]:
+    """The plain search: all spans, sorted. `cpp_ext.spans` finds the same.
+
+    The same characters in two windows count once, with the better score. Of equal scores the span that begins
+    first, then the one that ends first. Unless `overlap`, none shares a character with a better one.
+    """
+    every: list[list[NDArray[np.float64]]] = [[np.zeros((0, 3))] for _ in examples]
+    for output, (first, after) in zip(outputs, edges(examples, outputs), strict=True):
+        start, end = np.asarray(output.logits, np.float64).T  # (T), (T)
+        for length in range(min(longest, len(start))):
+            a = np.arange(len(start) - length)
+            b = a + length
+            a = a[(first[a] >= 0) & (first[b] >= 0) & (after[b] > first[a])]
+            b = a + length
+            every[output.row.example].append(np.stack([start[a] + end[b], first[a], after[b]], 1))
+    return [_first_apart(np.concatenate(own), count, overlap) for own in every]
 
 
-def decode(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec) -> list[Result]:
-    settings: Settings = spec.settings
-    results = []
-    for example, found in zip(examples, _find(examples, outputs, spec), strict=True):
-        logits = np.array([s for s, _, _ in found.spans] + [found.none] * settings.unanswerable)
-        chances = calibration.softmax(logits / settings.temperature).tolist() if len(logits) else []
-        candidates = [
-            Candidate(example.context[a:b], a, b, chance)
-            for (_, a, b), chance in zip(found.spans, chances, strict=False)
-        ]
-        silent = settings.unanswerable and _margin(found) > settings.threshold
-        if silent or not candidates:
-            results.append(Result("", 0, 0, chances[-1] if chances else 1.0, candidates, found.truncated))
+def _first_apart(every: NDArray[np.float64], count: int, overlap: bool) -> list[tuple[float, int, int]]:
+    """The best of (S, 3): score, first character, character after the last."""
+    best: list[tuple[float, int, int]] = []
+    for i in np.lexsort((every[:, 2], every[:, 1], -every[:, 0])):
+        score, first, after = float(every[i, 0]), int(every[i, 1]), int(every[i, 2])
+        if overlap:
+            taken = any((first, after) == other[1:] for other in best)
         else:
-            top = candidates[0]
-            results.append(Result(top.answer, top.start, top.end, top.score, candidates, found.truncated))
-    return results
+            taken = any(first < other[2] and other[1] < after for other in best)
+        if not taken:
+            best.append((score, first, after))
+        if len(best) == count:
+            break
+    return best
 
 
-def _margin(found: _Found) -> float:
+def edges(
+    examples: Sequence[Example], outputs: Sequence[Output]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """For each row's tokens (T) the first character at or behind their begin that is no white space, or -1 where no
+    answer can be, and the character after the last such before their end."""
+    solid = [_solid(e.context) for e in examples]  # byte-level tokenizers count the space before a word in
+    for output in outputs:
+        own, marks = solid[output.row.example], output.row.marks  # (T, 2)
+        follows, precedes = np.searchsorted(own, marks[:, 0]), np.searchsorted(own, marks[:, 1]) - 1
+        inside = (marks[:, 0] >= 0) & (marks[:, 1] > marks[:, 0]) & (follows < len(own)) & (precedes >= 0)
+        first, after = np.full(len(marks), -1), np.zeros(len(marks), np.int64)
+        first[inside], after[inside] = own[follows[inside]], own[precedes[inside]] + 1
+        yield first, after
+
+
+def _solid(context: str) -> NDArray[np.int64]:
+    """Where a text has no white space."""
+    characters = np.frombuffer(context.encode("utf-32-le", "surrogatepass"), "<u4")
+    return np.flatnonzero(SOLID[np.minimum(characters, len(SOLID) - 1)])
+
+
+def decode(
+    examples: Sequence[Example],
+    outputs: Sequence[Output],
+    spec: Spec,
+    candidates: int | None = None,
+    longest_answer: int | None = None,
+    search: Search = best_spans,
+) -> list[Result]:
+    """`candidates`: so many that share no character, instead of the best `BEST`; `longest_answer`: in tokens."""
+    longest = longest_answer or spec.settings.max_answer_tokens
+    found = find(examples, outputs, longest, candidates, search)
+    return [_result(example, own, spec.settings) for example, own in zip(examples, found, strict=True)]
+
+
+def _result(example: Example, found: Found, settings: Settings) -> Result:
+    context = example.context
+    logits = [score for score, _, _ in found.spans] + [found.none] * settings.unanswerable
+    top = max(logits, default=0.0)
+
+    def share(score: float) -> float:
+        return math.exp((score - top) / settings.temperature)
+
+    weight = sum(map(share, logits))
+
+    candidates = [Candidate(context[a:b], a, b, share(score) / weight) for score, a, b in found.shown]
+    if settings.unanswerable and margin(found) > settings.threshold:
+        return Result("", 0, 0, share(found.none) / weight, candidates, found.truncated)
+    if not candidates:
+        return Result("", 0, 0, 1.0, candidates, found.truncated)
+    best = candidates[0]
+    return Result(best.answer, best.start, best.end, best.score, candidates, found.truncated)
+
+
+def margin(found: Found) -> float:
     """How far the logits of "no answer" are above the best answer's."""
     return found.none - found.spans[0][0] if found.spans else float("inf")
 
@@ -204,8 +270,8 @@ def calibrate(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec
     settings: Settings = spec.settings
     changes: dict[str, float] = {"temperature": _fit_temperature(examples, outputs)}
     if settings.unanswerable:
-        found = _find(examples, outputs, spec)
-        margins = np.array([_margin(f) for f in found])
+        found = find(examples, outputs, settings.max_answer_tokens, None, best_spans)
+        margins = np.array([margin(f) for f in found])
         spoken = np.array(
             [
                 _best(e, e.context[f.spans[0][1] : f.spans[0][2]] if f.spans else "")[1]

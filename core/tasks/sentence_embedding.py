@@ -25,6 +25,9 @@ FIGURE = {
 }
 """the figure by which each form of held-out data is judged"""
 
+Stored = Literal["float32", "int8", "binary"]
+"""how a vector is stored: as it is; in 8 bits a dimension; in one"""
+
 PLAIN = {1: ("text",), 2: ("text1", "text2")}
 GRAPH = {"sentence_embedding": ("batch", "width")}
 READ = ("sentence_embedding",)
@@ -67,6 +70,26 @@ class Compared:
     embeddings: list[list[float]]
     similarities: list[float]
     """cosine of the first text's vector with each other's"""
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Int8:
+    """Of one text, for storage."""
+
+    embedding: list[int]
+    """each entry times `scale` is the vector's, to the nearest step: -127 to 127"""
+    scale: float
+    """the vector's greatest absolute entry over 127; cosines need it not"""
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Binary:
+    """Of one text, for storage."""
+
+    embedding: list[int]
+    """bytes; one bit a dimension, 1 where it is above 0, the first dimension's the highest bit of the first byte"""
     truncated: bool = False
 
 
@@ -141,20 +164,49 @@ def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
     ]
 
 
-def decode(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec) -> list[Any]:
+def decode(
+    examples: Sequence[Example],
+    outputs: Sequence[Output],
+    spec: Spec,
+    dimensions: int | None = None,
+    output: Stored = "float32",
+) -> list[Any]:
+    """`dimensions`: so many of the vector's first; `output`: how a text's vector is stored."""
     results: list[Any] = []
     start = 0
     for example in examples:
         own = outputs[start : start + len(example.texts)]
         start += len(own)
         cut = any(o.row.truncated for o in own)
-        vectors = np.stack([o.logits for o in own])  # (texts, D)
+        vectors = prefixes(np.stack([o.logits for o in own]), dimensions, spec)  # (texts, D)
         if len(own) == 1:
-            results.append(Result(vectors[0].tolist(), cut))
+            results.append(_stored(vectors[0], output, cut))
         else:
             unit = _unit(vectors.astype(np.float64))
             results.append(Compared(vectors.tolist(), (unit[1:] @ unit[0]).tolist(), cut))
     return results
+
+
+def prefixes(vectors: NDArray[np.float32], dimensions: int | None, spec: Spec) -> NDArray[np.float32]:
+    """The first `dimensions` of vectors (N, D), of length 1 where the task's vectors are; or all."""
+    if dimensions is None or dimensions == vectors.shape[-1]:
+        return vectors
+    cut = vectors[..., :dimensions]
+    return _unit(cut.astype(np.float64)).astype(np.float32) if spec.settings.normalize else cut
+
+
+def _stored(vector: NDArray[np.float32], output: Stored, truncated: bool) -> Result | Int8 | Binary:
+    if output == "binary":
+        return Binary(np.packbits(vector > 0).tolist(), truncated)
+    if output == "int8":
+        scale = max(float(np.abs(vector).max()), 1e-30) / 127
+        return Int8(np.rint(vector / scale).astype(np.int8).tolist(), scale, truncated)
+    return Result(vector.tolist(), truncated)
+
+
+def cosines(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Of each vector (A, D) with each other (B, D): (A, B)."""
+    return np.asarray(_unit(a.astype(np.float64)) @ _unit(b.astype(np.float64)).T)
 
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Protocol, cast
-
-import onnx_ir as ir
+from typing import TYPE_CHECKING, Protocol, cast
 
 from headway.core import siblings
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 FAMILY = "headway.export.engine"
 
 TARGETS = {"cpu": "onnxruntime", "cuda": "cuda", "tensorrt": "tensorrt"}
 """the engine by what `--target` says"""
+PRECISIONS = {
+    "cpu": ("fp32", "fp16", "int8", "int8-static", "int8-weights", "int4-weights"),
+    "cuda": ("fp32", "fp16", "bf16", "int8-weights", "int4-weights"),
+    "tensorrt": ("fp32", "fp16", "bf16", "fp8", "int8-static", "int8-weights", "int4-weights"),
+}
+"""what each target runs: a processor has no products in bf16 and fp8, and a GPU none of integers without Q and DQ"""
 
 
 class Engine(Protocol):
@@ -19,10 +26,8 @@ class Engine(Protocol):
 
     ABOUT: str
     """one sentence for the model card"""
-    PRECISIONS: tuple[str, ...]
-    """those that it runs"""
     SIMULATED: tuple[str, ...]
-    """those that are proven by fp32 ops that round (`headway.export.simulated`), as no processor computes them so"""
+    """precisions that are proven by fp32 ops that round (`headway.export.simulated`), as no processor computes them so"""
 
     def rewrite(self, model: ir.Model) -> ir.Model:
         """A precision's graph as the engine takes it and runs it fastest; it may be changed in place."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import onnx_ir as ir
 
 ABOUT = "ONNX Runtime on an NVIDIA GPU: the standard graph"
-PRECISIONS = ("fp32", "fp16", "bf16", "int8-weights", "int4-weights")
-"""not int8, whose products it has on processors only"""
 SIMULATED = ("fp16", "bf16")
 
 

@@ -22,8 +22,6 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 from headway.export.precision.base import Writer
 
 ABOUT = "ONNX Runtime on a processor: the last layer for the first token only where no other is read, fewer copies"
-PRECISIONS = ("fp32", "fp16", "int8", "int8-static", "int8-weights", "int4-weights")
-"""not bf16 and fp8, for which it has no products on a processor"""
 SIMULATED = ()
 
 STANDARD = ("", "ai.onnx")

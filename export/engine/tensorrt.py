@@ -20,8 +20,6 @@ from onnx_ir.passes.common import ShapeInferencePass
 from headway.export.precision.base import Writer
 
 ABOUT = "NVIDIA TensorRT: standard ops, symmetric QDQ, attention as one op in 16 bits only"
-PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8-static", "int8-weights", "int4-weights")
-"""those whose graphs TensorRT takes; it has no integer product, which `int8` is made of"""
 SIMULATED = ("fp16", "bf16", "fp8")
 
 LEAST_HEAD, LARGEST_HEAD = 16, 256

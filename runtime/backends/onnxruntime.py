@@ -17,6 +17,8 @@ from headway.runtime.backends.base import Outputs
 from headway.runtime.ragged import Ragged
 
 DEVICES = ("cpu",)
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""what it makes of a ragged batch"""
 
 SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
 """ONNX Runtime 1.31's fused kernels for these are slower on a processor than the ops that they replace
@@ -45,6 +47,10 @@ class OnnxRuntime:
         self._inputs = [tensor.name for tensor in declared.inputs]
         self._outputs, self._pad_id = list(read), pad_id
         self._all_threads = self._session(threads)
+        taken = {tensor.name for tensor in self._all_threads.get_inputs()}
+        if taken != set(self._inputs) or not taken <= set(INPUTS):
+            wanted = f"takes {', '.join(sorted(taken))}, not {', '.join(sorted(self._inputs))} as declared"
+            raise BundleError(graph.parent.parent, f"{graph.name} {wanted}")
 
     def run(self, batches: Sequence[Ragged]) -> list[Outputs]:
         if len(batches) == 1 or self._threads == 1:
