@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from itertools import islice
+from importlib.metadata import version
+from itertools import islice, tee
 from pathlib import Path
+from typing import TextIO
 
 from headway.cli.lines import Place, write_lines
 from headway.cli.screen import bar, say
-from headway.core import data, files, tasks
+from headway.core import data, files
+from headway.core.data import Record
+from headway.core.tasks import Example
 from headway.runtime import load
-from headway.runtime.pipeline import WINDOW
+from headway.runtime.bulk import Partial, can_resume, resumable
+from headway.runtime.pipeline import WINDOW, Pipeline
 from headway.runtime.plan import BATCH_TOKENS
 
 
@@ -26,8 +32,11 @@ def predict(
     batch_tokens: int = BATCH_TOKENS,
     threads: int | None = None,
     columns: str | None = None,
+    restart: bool = False,
 ) -> None:
     """Predict every record of a file, in order, in bounded memory.
+
+    A run that was stopped, killed even, leaves OUTPUT.partial and OUTPUT.journal; the same command goes on there.
 
     Parameters
     ----------
@@ -49,6 +58,8 @@ def predict(
         processor threads; none: all that affinity and cgroup leave
     columns
         names of fields in the file, as text=body
+    restart
+        begin anew, whatever an earlier run left
     """
     mapping = data.parse_columns(columns)
     pipe = load(
@@ -59,14 +70,65 @@ def predict(
         threads=threads,
         batch_tokens=batch_tokens,
     )
-    task = tasks.load(pipe.manifest.task)
-    examples: Iterator[tasks.Example] = (task.read(r, labelled=False) for r in data.read(input, mapping))
-    cut = 0
-    with files.whole_file(output) as stream:
-        shown = bar(examples, "predicting")
-        while window := list(islice(shown, WINDOW)):
-            cut += write_lines(stream, window, pipe.predict(window))
+    records = data.read(input, mapping)
+    total = _count(Path(input)) if sys.stderr.isatty() else None
+    if can_resume(input, output):
+        settings = {
+            "bundle": pipe.manifest.seal[:16],
+            "precision": pipe.precision,
+            "device": device,
+            "backend": backend,
+            "batch_tokens": batch_tokens,
+            "columns": mapping,
+            "window": WINDOW,
+            "headway": version("headway"),
+        }
+        with resumable(Path(output), settings, restart) as partial:
+            cut = _resume(pipe, records, partial, total)
+    else:
+        with files.whole_file(output) as stream:
+            cut = sum(cut for _, cut in _blocks(pipe, records, stream, total))
     if cut:
         say(
             f'{cut} inputs were longer than {pipe.manifest.max_length} tokens and were cut ("truncated": true)'
         )
+
+
+def _resume(pipe: Pipeline, records: Iterator[Record], partial: Partial, total: int | None) -> int:
+    """Answer the records that are not answered yet; returns how many texts were cut in all."""
+    done = partial.whole.records
+    if done:
+        say(f"going on after {done} records that an earlier run answered")
+    left = None if total is None else total - done
+    try:
+        for block, cut in _blocks(pipe, partial.rest(records), partial.stream, left):
+            partial.commit([example.record for example in block], cut)
+    except BaseException:
+        if kept := partial.whole.records:
+            say(f"{kept} records are answered and kept; the same command goes on after them")
+        raise
+    return partial.whole.cut
+
+
+def _blocks(
+    pipe: Pipeline, records: Iterator[Record], stream: TextIO, total: int | None
+) -> Iterator[tuple[list[Example], int]]:
+    """Write a line a record; yields after each window its inputs, and how many texts of it were cut."""
+    given, kept = tee(pipe.task.read(record, labelled=False) for record in records)
+    answered = zip(pipe.each(given), kept, strict=False)  # `each` reads ahead, within bounds
+    shown = bar(answered, "predicting", total)
+    while block := list(islice(shown, WINDOW)):
+        examples = [example for _, example in block]
+        yield examples, write_lines(stream, examples, [result for result, _ in block])
+
+
+def _count(path: Path) -> int | None:
+    """Records in a file, about, where that is quickly known."""
+    if path.suffix == ".parquet" and path.is_file():
+        from pyarrow import parquet
+
+        return int(parquet.read_metadata(path).num_rows)
+    if path.suffix not in (".jsonl", ".json", ".csv") or not path.is_file():
+        return None
+    with path.open("rb") as stream:
+        return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))

@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headway.core import tasks
-from headway.core.errors import InputError, UsageError
+from headway.core.errors import InputError
 from headway.core.manifest import Bundle
 from headway.core.tasks import EncoderTask, Example, Output, Result, Row, Spec, Task
 from headway.runtime.backends.base import Backend
+from headway.runtime.cache import Cache, answer_once
 from headway.runtime.plan import BATCH_TOKENS, plan
 from headway.runtime.ragged import Ragged
+from headway.runtime.tasks import base as decoders
+from headway.runtime.tasks import sentence_embedding
 
 WINDOW = 2048
 """inputs that `stream` reads ahead, to group them by length"""
@@ -50,7 +53,7 @@ class Pipeline(ABC):
         if not isinstance(inputs, Sequence):
             raise InputError(0, f"wants an input or a sequence of inputs, not {type(inputs).__name__}")
         read = [tasks.read_input(self.task, given, i) for i, given in enumerate(inputs)]
-        return self.predict(read, **settings)
+        return list(self.each(read, **settings)) if len(read) > WINDOW else self.predict(read, **settings)
 
     def stream(self, inputs: Iterable[Input], **settings: Any) -> Iterator[Result]:
         """Predict any number of inputs in bounded memory, in the order given."""
@@ -73,7 +76,7 @@ class Pipeline(ABC):
 
 
 class EncoderPipeline(Pipeline):
-    """For tasks whose answers come from one pass through an encoder. Its calls have no settings."""
+    """For tasks whose answers come from one pass through an encoder. Settings of its calls: `runtime.tasks`."""
 
     def __init__(
         self,
@@ -84,27 +87,41 @@ class EncoderPipeline(Pipeline):
         tokenizer: Any,
         backend: Backend,
         batch_tokens: int = BATCH_TOKENS,
+        cache: Cache | None = None,
     ) -> None:
         super().__init__(manifest, precision, task, spec, tokenizer)
         self._encoder_task, self._backend, self._batch_tokens = task, backend, batch_tokens
+        self.cache = cache
 
     def predict(self, examples: Sequence[Example], **settings: Any) -> list[Result]:
-        if settings:
-            raise UsageError(next(iter(settings)), f"{self.manifest.task} has no settings of a call")
+        call = decoders.settings(self.manifest.task, settings)
         if not examples:
             return []
+        decoder = decoders.load(self.manifest.task)
+        return decoder.decode(examples, self.outputs(examples), self.spec, call)
+
+    def outputs(self, examples: Sequence[Example]) -> list[Output]:
+        """The model's inputs for the examples, in order, each with its answer."""
         with self._tokenizing:
             rows = self._encoder_task.rows(examples, self._tokenizer, self.spec)
-        outputs = [Output(row, answer) for row, answer in zip(rows, self.answers(rows), strict=True)]
-        return self.task.decode(examples, outputs, self.spec)
+        return [Output(row, answer) for row, answer in zip(rows, self.answers(rows), strict=True)]
+
+    def similarity(
+        self, a: str | Sequence[str], b: str | Sequence[str], **settings: Any
+    ) -> NDArray[np.float64]:
+        """Cosines of each text of one side with each of the other (A, B), by a bundle that embeds."""
+        return sentence_embedding.similarity(self, a, b, **settings)
 
     def answers(self, rows: Sequence[Row]) -> list[NDArray[np.float32]]:
-        """What the model says to each row: (C), (T, C) or (D)."""
-        ragged = Ragged.of(rows)
-        batches = [np.zeros(1, np.int64)] if len(rows) == 1 else plan(ragged.lengths, self._batch_tokens)
+        """What the model says to each row: (C), (T, C) or (D). Equal rows are run once and share an array."""
+        return answer_once(Ragged.of(rows), self._run, self.cache)
+
+    def _run(self, ragged: Ragged) -> list[NDArray[np.float32]]:
+        lengths = ragged.lengths
+        batches = [np.zeros(1, np.int64)] if len(ragged) == 1 else plan(lengths, self._batch_tokens)
         every_token = "length" in self._encoder_task.GRAPH[self._encoder_task.READ[0]]
-        answers: list[Any] = [None] * len(rows)
+        answers: list[Any] = [None] * len(ragged)
         for batch, outputs in zip(batches, self._backend.run([ragged.take(b) for b in batches]), strict=True):
             for i, answer in zip(batch, tasks.joined(self._encoder_task, outputs), strict=True):
-                answers[i] = answer[: len(rows[i].ids)] if every_token else answer
+                answers[i] = answer[: lengths[i]] if every_token else answer
         return answers
