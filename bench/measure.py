@@ -5,20 +5,19 @@ from __future__ import annotations
 import platform
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from headway.bench.peers.base import Setting
-from headway.bench.worker import DONE, FIRST, Job, Measured
+from headway.bench.peers.base import Setting, Wanted, load_peer
+from headway.bench.worker import DONE, FIRST, Job, Measured, versions
 from headway.core import hardware, threads
 from headway.core.errors import GateError, MeasurementError
 from headway.core.progress import Progress, silent
@@ -26,7 +25,18 @@ from headway.core.progress import Progress, silent
 AGREEMENT = 0.95
 """share of a peer's answers that must equal the first subject's; a peer below that is refused. The bundle's own
 variants were proven when they were exported; their share is reported"""
-LIBRARIES = ("headway", "numpy", "tokenizers", "onnxruntime", "torch", "transformers")
+COSINE = 0.995
+"""the same where answers are vectors: mean cosine with the first subject's"""
+SOURCE = Path(__file__).parents[1]
+"""the folder that is `headway`"""
+START = (
+    "import runpy, sys, types; sys.modules['headway'] = headway = types.ModuleType('headway'); "
+    "headway.__path__ = [sys.argv.pop()]; runpy.run_module('headway.bench.worker', run_name='__main__')"
+)
+"""starts a worker in any interpreter, whether headway is installed there or not"""
+
+Answers = list[str] | NDArray[np.float32]
+"""labels, or vectors (N, D)"""
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,7 @@ class Row(msgspec.Struct, frozen=True):
     latency_ms: Figure
     """median of one text at a time"""
     latency_p95_ms: Figure
+    latency_p99_ms: Figure
     throughput: Figure
     """texts a second"""
     cold_start_s: Figure
@@ -61,8 +72,13 @@ class Row(msgspec.Struct, frozen=True):
     memory_mb: Figure
     """largest resident size"""
     agreement: float
-    """share of answers equal to the first subject's"""
+    """share of answers equal to the first subject's; of vectors the mean cosine with them"""
+    least_cosine: float | None
+    """of vectors: of the text whose answers differ most"""
     setting: Setting
+    """of the fastest round"""
+    versions: dict[str, str]
+    """libraries of its interpreter that are not the record's"""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -73,17 +89,36 @@ class Record(msgspec.Struct, frozen=True):
     one_by_one: int
     rounds: int
     threads: int
+    max_length: int
+    """tokens that texts were cut to"""
     machine: dict[str, Any]
     versions: dict[str, str]
     bundle_seal: str
 
 
+class _Agreement(NamedTuple):
+    """With the first subject's answers."""
+
+    figure: float
+    """share of equal labels, or mean cosine"""
+    least: float | None = None
+    """least cosine"""
+
+
+class _Run(NamedTuple):
+    """One process's."""
+
+    cold: float
+    """seconds from its start to its first answer"""
+    measured: Measured
+    agreement: _Agreement
+
+
 def compare(
     subjects: Sequence[SubjectName],
     texts: Sequence[str],
+    wanted: Wanted,
     *,
-    threads: int,
-    max_length: int,
     bundle_seal: str,
     one_by_one: int = 300,
     rounds: int = 3,
@@ -93,37 +128,48 @@ def compare(
 
     Raises GateError if a peer's answers differ too much, MeasurementError if its process fails.
     """
-    runs: dict[SubjectName, list[tuple[float, Measured]]] = {s: [] for s in subjects}
+    runs: dict[SubjectName, list[_Run]] = {s: [] for s in subjects}
     turns = [s for _ in range(rounds) for s in subjects]
-    expected: list[str] = []
-    for subject in progress(turns, "measuring", len(turns)):
-        job = Job(
-            subject.peer, str(subject.model), subject.precision, threads, max_length, list(texts), one_by_one
-        )
-        cold, measured = _run(subject, job)
-        expected = expected or measured.answers
-        agreement = _agreement(measured, expected)
-        if subject.peer != subjects[0].peer and agreement < AGREEMENT:
-            raise GateError(
-                "benchmark", str(subject), "agreement with " + str(subjects[0]), agreement, AGREEMENT
-            )
-        runs[subject].append((cold, measured))
+    expected: Answers | None = None
+    with tempfile.TemporaryDirectory() as folder:
+        models = _prepared(subjects, wanted, Path(folder))
+        vectors = Path(folder) / "vectors.npy"
+        for subject in progress(turns, "measuring", len(turns)):
+            model = str(models[subject])
+            job = Job(subject.peer, model, subject.precision, wanted, list(texts), one_by_one, str(vectors))
+            cold, measured, answers = _run(subject, job)
+            expected = answers if expected is None else expected
+            agreement = _agreement(answers, expected)
+            if subject.peer != subjects[0].peer:
+                _refuse_other_answers(subject, subjects[0], agreement)
+            runs[subject].append(_Run(cold, measured, agreement))
     return Record(
-        rows=[_row(subject, runs[subject], expected) for subject in subjects],
+        rows=[_row(subject, runs[subject]) for subject in subjects],
         texts=len(texts),
         one_by_one=min(one_by_one, len(texts)),
         rounds=rounds,
-        threads=threads,
+        threads=wanted.threads,
+        max_length=wanted.max_length,
         machine=_machine(),
-        versions=_versions(),
+        versions=versions(),
         bundle_seal=bundle_seal,
     )
 
 
-def _run(subject: SubjectName, job: Job) -> tuple[float, Measured]:
-    """Seconds from process start to first answer, and the figures."""
+def _prepared(subjects: Sequence[SubjectName], wanted: Wanted, folder: Path) -> dict[SubjectName, Path]:
+    """What each subject opens."""
+    models = {}
+    for place, subject in enumerate(subjects):
+        own = folder / str(place)
+        own.mkdir()
+        models[subject] = load_peer(subject.peer).prepared(subject.model, subject.precision, wanted, own)
+    return models
+
+
+def _run(subject: SubjectName, job: Job) -> tuple[float, Measured, Answers]:
+    """Seconds from process start to first answer, the figures, and the answers."""
     begin = time.perf_counter()
-    command = [sys.executable, "-m", "headway.bench.worker"]
+    command = [load_peer(subject.peer).interpreter(), "-c", START, str(SOURCE)]
     with tempfile.TemporaryFile() as words, tempfile.TemporaryFile() as given:
         given.write(msgspec.json.encode(job))
         given.seek(0)
@@ -134,28 +180,51 @@ def _run(subject: SubjectName, job: Job) -> tuple[float, Measured]:
                 if line.startswith(FIRST.encode()):
                     cold = time.perf_counter() - begin
                 elif line.startswith(DONE.encode()):
-                    return cold, msgspec.json.decode(line[len(DONE) :], type=Measured)
+                    measured = msgspec.json.decode(line[len(DONE) :], type=Measured)
+                    return cold, measured, measured.answers or np.load(job.vectors, allow_pickle=False)
         words.seek(0)
         last_words = words.read().decode(errors="replace").strip().splitlines()[-1:]
     raise MeasurementError(str(subject), " ".join(last_words))
 
 
-def _agreement(measured: Measured, expected: Sequence[str]) -> float:
-    return statistics.fmean(a == b for a, b in zip(measured.answers, expected, strict=True))
+def _agreement(answers: Answers, expected: Answers) -> _Agreement:
+    if isinstance(answers, list) or isinstance(expected, list):
+        return _Agreement(statistics.fmean(a == b for a, b in zip(answers, expected, strict=True)))
+    if answers.shape != expected.shape:
+        return _Agreement(0.0, 0.0)
+    a, b = answers.astype(np.float64), expected.astype(np.float64)
+    cosines = (a * b).sum(-1) / np.maximum(np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1), 1e-12)
+    return _Agreement(float(cosines.mean()), float(cosines.min()))
 
 
-def _row(subject: SubjectName, runs: Sequence[tuple[float, Measured]], expected: Sequence[str]) -> Row:
-    all_measured = [m for _, m in runs]
+def _refuse_other_answers(subject: SubjectName, first: SubjectName, agreement: _Agreement) -> None:
+    name, limit = ("agreement", AGREEMENT) if agreement.least is None else ("mean cosine", COSINE)
+    if not agreement.figure >= limit:  # what is no number is refused too
+        raise GateError("benchmark", str(subject), f"{name} with {first}", agreement.figure, limit)
+
+
+def _row(subject: SubjectName, runs: Sequence[_Run]) -> Row:
+    all_measured = [run.measured for run in runs]
+    agreement = min(run.agreement for run in runs)
+    here = versions()
     return Row(
         subject=str(subject),
-        latency_ms=_figure([1e3 * statistics.median(m.latencies) for m in all_measured]),
-        latency_p95_ms=_figure([1e3 * float(np.percentile(m.latencies, 95)) for m in all_measured]),
+        latency_ms=_latency(all_measured, 50),
+        latency_p95_ms=_latency(all_measured, 95),
+        latency_p99_ms=_latency(all_measured, 99),
         throughput=_figure([m.throughput for m in all_measured]),
-        cold_start_s=_figure([cold for cold, _ in runs]),
+        cold_start_s=_figure([run.cold for run in runs]),
         memory_mb=_figure([m.memory / 1e6 for m in all_measured]),
-        agreement=min(_agreement(m, expected) for m in all_measured),
+        agreement=agreement.figure,
+        least_cosine=agreement.least,
         setting=max(all_measured, key=lambda m: m.throughput).setting,
+        versions={k: v for k, v in all_measured[0].versions.items() if here.get(k) != v},
     )
+
+
+def _latency(all_measured: Sequence[Measured], percentile: int) -> Figure:
+    """In milliseconds, of one text at a time."""
+    return _figure([1e3 * float(np.percentile(m.latencies, percentile)) for m in all_measured])
 
 
 def _figure(values: Sequence[float]) -> Figure:
@@ -172,13 +241,3 @@ def _machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

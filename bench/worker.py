@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
 
-from headway.bench.peers.base import Setting, Subject, load_peer
+from headway.bench.peers.base import Setting, Subject, Wanted, load_peer
 
 FIRST = "headway-bench-first"
 DONE = "headway-bench-done"
@@ -17,6 +21,18 @@ TRIED = 256
 """texts on which each setting is tried"""
 WARM_UP = 20
 """texts before the clock starts"""
+LIBRARIES = (
+    "headway",
+    "numpy",
+    "tokenizers",
+    "onnxruntime",
+    "openvino",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "ctranslate2",
+    "optimum-onnx",
+)
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -25,11 +41,12 @@ class Job(msgspec.Struct, frozen=True):
     peer: str
     model: str
     precision: str
-    threads: int
-    max_length: int
+    wanted: Wanted
     texts: list[str]
     one_by_one: int
     """texts that are answered one at a time"""
+    vectors: str
+    """the .npy file for answers that are vectors"""
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -44,12 +61,15 @@ class Measured(msgspec.Struct, frozen=True):
     memory: int
     """bytes, the process's largest resident size"""
     answers: list[str]
+    """labels; none where they are vectors"""
+    versions: dict[str, str]
 
 
 def main() -> None:
     """Read a Job from standard input; write FIRST at the first answer, then DONE and a Measured."""
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
-    subject = load_peer(job.peer).open_subject(Path(job.model), job.precision, job.threads, job.max_length)
+    os.environ["RAYON_NUM_THREADS"] = str(job.wanted.threads)  # of every subject's tokenizer
+    subject = load_peer(job.peer).open_subject(Path(job.model), job.precision, job.wanted)
     subject.one(job.texts[0])
     print(FIRST, flush=True)
     print(DONE, msgspec.json.encode(measure(subject, job)).decode(), flush=True)
@@ -68,7 +88,27 @@ def measure(subject: Subject, job: Job) -> Measured:
     begin = time.perf_counter()
     answers = subject.many(job.texts, **setting)
     throughput = len(answers) / (time.perf_counter() - begin)
-    return Measured(latencies, throughput, setting, _peak_memory(), answers)
+    memory = _peak_memory()
+    return Measured(latencies, throughput, setting, memory, _labels(answers, job.vectors), versions())
+
+
+def _labels(answers: Any, vectors: str) -> list[str]:
+    """The answers; or none where they are vectors (N, D), which go to a file."""
+    if not isinstance(answers, np.ndarray):
+        return list(answers)
+    np.save(vectors, answers.astype(np.float32, copy=False), allow_pickle=False)
+    return []
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that take part, as far as this interpreter has them."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def _peak_memory() -> int:

@@ -1,4 +1,4 @@
-"""The C++ kernels: padding, pooling, softmax and top-k over NumPy arrays, and what the CPU can do."""
+"""The C++ kernels: padding, pooling, softmax, top-k, tags and spans over NumPy arrays; what the CPU can do."""
 
 from headway.cpp_ext._native import (
     argmax,
@@ -11,6 +11,9 @@ from headway.cpp_ext._native import (
     pool_ragged,
     set_level,
     softmax,
+    spans,
+    stretch_chances,
+    tags,
     top_k,
     unpad,
 )
@@ -26,6 +29,9 @@ __all__ = [
     "pool_ragged",
     "set_level",
     "softmax",
+    "spans",
+    "stretch_chances",
+    "tags",
     "top_k",
     "unpad",
 ]

@@ -96,3 +96,32 @@ def top_k(values: Annotated[NDArray[numpy.float32], dict(shape=(None, None), ord
     The k largest entries of each row, descending (B, k), and where they stand (B, k), the lower
     index first among equals. ValueError for NaN and unless 1 <= k <= C.
     """
+
+def spans(start: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], end: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], first: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], after: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], windows: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], questions: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], k: int, longest: int, overlap: bool = True) -> tuple[Annotated[NDArray[numpy.float64], dict(shape=(None, None))], Annotated[NDArray[numpy.int64], dict(shape=(None, None, None))]]:
+    """
+    The k best spans of each question: scores (Q, k), descending, -inf where there are no more,
+    and places (Q, k, 2), first character and character after the last. start, end (N): scores
+    of tokens as an answer's first and last; first, after (N): their characters, first -1 where
+    none can be; windows (R + 1): offsets of the windows' tokens; questions (Q + 1): offsets of
+    the questions' windows. longest: tokens in a span. The same characters count once; of equal
+    scores the span that begins first, then the one that ends first. Unless overlap, none shares
+    a character with a better one. ValueError for NaN, infinite scores and wrong shapes.
+    """
+
+def tags(scores: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], follows: Annotated[NDArray[numpy.bool_], dict(shape=(None, None), order='C', device='cpu', writable=False)], begins: Annotated[NDArray[numpy.bool_], dict(shape=(None,), order='C', device='cpu', writable=False)], ends: Annotated[NDArray[numpy.bool_], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.int32], dict(shape=(None,))]:
+    """
+    The best allowed tags (W) of words with scores (W, C), logarithms of probabilities up to a
+    constant for each word. offsets (B + 1): text b is words offsets[b] to offsets[b + 1].
+    follows (C, C): whether the second tag may stand right after the first; begins, ends (C):
+    whether a text may begin or end with it. Each word's first best tag wherever these are an
+    allowed sequence, and where there is no allowed one; of equal sums the lowest last tag, then
+    the lowest before it, and so on. ValueError for NaN, +inf and wrong shapes.
+    """
+
+def stretch_chances(scores: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], follows: Annotated[NDArray[numpy.bool_], dict(shape=(None, None), order='C', device='cpu', writable=False)], begins: Annotated[NDArray[numpy.bool_], dict(shape=(None,), order='C', device='cpu', writable=False)], ends: Annotated[NDArray[numpy.bool_], dict(shape=(None,), order='C', device='cpu', writable=False)], continues: Annotated[NDArray[numpy.bool_], dict(shape=(None, None), order='C', device='cpu', writable=False)], chosen: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], stretches: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float64], dict(shape=(None,))]:
+    """
+    For each stretch (S, 2) of words, first and after the last, in order, inside one text: the
+    probability (S), among the allowed sequences, of the chosen tags (W) there, not followed by
+    a tag that continues (C, C) the last of them. Others as of tags. 0 in a text without an
+    allowed sequence. ValueError for NaN, +inf, wrong shapes, tags and stretches.
+    """

@@ -16,7 +16,9 @@ from hypothesis import settings
 
 from headway.cli import main as cli
 
-os.environ["HEADWAY_CACHE"] = "off"  # no engine is chosen by its speed, and nothing written to the user's folders
+os.environ["HEADWAY_CACHE"] = (
+    "off"  # no engine is chosen by its speed, and nothing written to the user's folders
+)
 settings.register_profile("headway", deadline=None)  # no test asserts a time
 settings.load_profile("headway")
 

@@ -134,11 +134,18 @@ def check(bundle: Path, checkpoint: Path, expected: Path | None) -> float:
 
 def written(bundle: Path, checkpoint: Path) -> float:
     """0 if a decoder writes what it writes in transformers, greedily and with beams, from prompts of several lengths."""
+    import torch
     from optimum.onnxruntime import ORTModelForCausalLM
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from tokenizers import Tokenizer
+    from transformers import AutoModelForCausalLM
 
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint, padding_side="left")
-    prompts = tokenizer(PROMPTS, padding=True, return_tensors="pt", return_token_type_ids=False)
+    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+    tokenizer.enable_padding(direction="left")
+    encoded = tokenizer.encode_batch(PROMPTS, add_special_tokens=False)
+    prompts = {
+        "input_ids": torch.tensor([e.ids for e in encoded]),
+        "attention_mask": torch.tensor([e.attention_mask for e in encoded]),
+    }
     opened = ORTModelForCausalLM.from_pretrained(bundle / "fp32", file_name="decoder.onnx")
     models = (opened, AutoModelForCausalLM.from_pretrained(checkpoint).eval())
     same = True

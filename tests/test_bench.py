@@ -4,22 +4,53 @@ import json
 import shutil
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 
 from headway.bench import measure, report
 from headway.bench.measure import SubjectName, compare
-from headway.bench.peers.base import load_peer
-from headway.core.errors import GateError, MeasurementError, UsageError
+from headway.bench.peers import optimum_onnx
+from headway.bench.peers.base import Wanted, load_peer
+from headway.core.errors import GateError, MeasurementError, UnavailableError, UsageError
 from headway.core.manifest import Bundle
 from tests.conftest import Run, records, write_jsonl
 
 TEXTS = [r["text"] for r in records("test", 12)]
+LABELS = Wanted(task="text-classification", threads=1, max_length=48, pad_id=0, pooling="mean")
+VECTORS = Wanted(task="sentence-embedding", threads=1, max_length=48, pad_id=0, pooling="mean")
 
 
-def measured(subjects: list[SubjectName], rounds: int = 1) -> measure.Record:
-    return compare(
-        subjects, TEXTS, threads=1, max_length=48, bundle_seal="seal", one_by_one=5, rounds=rounds
-    )  # fmt: skip
+def measured(subjects: list[SubjectName], wanted: Wanted = LABELS, rounds: int = 1) -> measure.Record:
+    return compare(subjects, TEXTS, wanted, bundle_seal="seal", one_by_one=5, rounds=rounds)
+
+
+@pytest.fixture(scope="module")
+def embedder(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As sentence-transformers saves it: mean pooling, normalised."""
+    folder = shutil.copytree(pretrained, tmp_path_factory.mktemp("embedder") / "embedder")
+    modules = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    listed = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, path) in enumerate(modules.items())
+    ]
+    (folder / "modules.json").write_text(json.dumps(listed))
+    (folder / "1_Pooling").mkdir()
+    (folder / "2_Normalize").mkdir()
+    told = {"pooling_mode_mean_tokens": True, "word_embedding_dimension": 32}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(told))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 48}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vectors(embedder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its bundle."""
+    from headway.export.bundle import export
+    from headway.export.options import ExportOptions
+
+    output = tmp_path_factory.mktemp("vectors") / "bundle"
+    return export(embedder, ExportOptions(output=output, precision="fp32", threads=1)).bundle
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +75,13 @@ def test_every_subject_has_sane_figures(record: measure.Record) -> None:
     assert (record.texts, record.one_by_one, record.rounds, record.threads) == (12, 5, 1, 1)
     assert record.bundle_seal == "seal"
     for row in record.rows:
-        figures = (row.latency_ms, row.latency_p95_ms, row.throughput, row.cold_start_s, row.memory_mb)
-        for figure in figures:
+        latencies = (row.latency_ms, row.latency_p95_ms, row.latency_p99_ms)
+        for figure in (*latencies, row.throughput, row.cold_start_s, row.memory_mb):
             assert 0 < figure.least <= figure.median <= figure.most
-        assert row.latency_p95_ms.median >= row.latency_ms.median
+        assert row.latency_p99_ms.median >= row.latency_p95_ms.median >= row.latency_ms.median
         assert row.cold_start_s.median > row.latency_ms.median / 1000
         assert 0.5 <= row.agreement <= 1
+        assert row.least_cosine is None
 
 
 def test_equal_models_agree_wholly(record: measure.Record) -> None:
@@ -65,6 +97,7 @@ def test_the_setting_is_one_of_the_peers_own(record: measure.Record) -> None:
 
 def test_the_machine_is_described(record: measure.Record) -> None:
     assert {"headway", "onnxruntime", "torch", "transformers"} <= record.versions.keys()
+    assert [row.versions for row in record.rows] == [{}, {}, {}]
     assert {"processor", "processors", "python", "system"} <= record.machine.keys()
 
 
@@ -73,7 +106,8 @@ def test_the_report_holds_every_subject_and_ratio(record: measure.Record) -> Non
     for row in record.rows:
         assert f"| {row.subject} |" in text
     assert "against the best peer" in text
-    assert "12 texts (5 of them one by one), 1 threads, 1 rounds" in text
+    assert "| same answer |" in text
+    assert "12 texts (5 of them one by one), cut at 48 tokens, 1 threads, 1 rounds" in text
 
 
 def test_wrong_answers_are_not_timed(subjects: list[SubjectName], checkpoint: Path, tmp_path: Path) -> None:
@@ -98,11 +132,150 @@ def test_a_worker_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None
         measured([SubjectName("headway", "fp32", tmp_path)])
 
 
+NEEDED = {
+    "torch": "torch",
+    "sentence-transformers": "sentence_transformers",
+    "tokenizers-onnxruntime": "onnxruntime",
+    "openvino-direct": "openvino",
+    "ctranslate2": "ctranslate2",
+}
+"""peer → what it needs"""
+
+
 def test_peers() -> None:
-    assert load_peer("headway").NEEDS_CHECKPOINT is False
-    assert load_peer("torch").NEEDS_CHECKPOINT is True
-    with pytest.raises(UsageError, match="^--against: unknown 'snails'; known: headway, torch"):
+    for name in ("headway", "tokenizers-onnxruntime", "openvino-direct", "optimum-onnx"):
+        assert load_peer(name).NEEDS_CHECKPOINT is False
+    for name in ("torch", "sentence-transformers", "ctranslate2"):
+        assert load_peer(name).NEEDS_CHECKPOINT is True
+    known = "ctranslate2, headway, openvino-direct, optimum-onnx, sentence-transformers, tokenizers-onnxruntime, torch"
+    with pytest.raises(UsageError, match=f"^--against: unknown 'snails'; known: {known}"):
         load_peer("snails")
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_peers_embed_alike(name: str, embedder: Path, vectors: Path) -> None:
+    pytest.importorskip(NEEDED[name])
+    peer = load_peer(name)
+    model = embedder if peer.NEEDS_CHECKPOINT else vectors
+    full = peer.precisions(model)[0]
+    first, second = measured(
+        [SubjectName("headway", "fp32", vectors), SubjectName(name, full, model)], VECTORS
+    ).rows
+    assert (first.agreement, first.least_cosine) == pytest.approx((1, 1), abs=1e-6)
+    assert (second.agreement, second.least_cosine) == pytest.approx((1, 1), abs=1e-4)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "max"])
+@pytest.mark.parametrize("name", ["torch", "ctranslate2"])
+def test_peers_pool_as_the_model_does(name: str, pooling: str, embedder: Path, tmp_path: Path) -> None:
+    pytest.importorskip(NEEDED[name])
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    peer, wanted = load_peer(name), msgspec.structs.replace(VECTORS, pooling=pooling)
+    full = peer.precisions(embedder)[0]
+    subject = peer.open_subject(peer.prepared(embedder, full, wanted, tmp_path), full, wanted)
+    found = subject.many(TEXTS, **subject.SETTINGS[-1])
+    tokenizer, network = AutoTokenizer.from_pretrained(embedder), AutoModel.from_pretrained(embedder).eval()
+    for text, vector in zip(TEXTS, found, strict=True):
+        tokens = tokenizer(text, truncation=True, max_length=48, return_tensors="pt")
+        with torch.no_grad():
+            hidden = network(**tokens).last_hidden_state[0]  # (T, D)
+        expected = hidden[0] if pooling == "cls" else hidden.amax(0)
+        np.testing.assert_allclose(vector, expected.numpy(), rtol=1e-3, atol=1e-3)
+
+
+def test_other_vectors_are_not_timed(vectors: Path, embedder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    liar = shutil.copytree(embedder, tmp_path / "liar")
+    weights = load_file(liar / "model.safetensors")
+    name = "embeddings.word_embeddings.weight"
+    save_file(
+        weights | {name: weights[name].flip(0).contiguous()}, liar / "model.safetensors", {"format": "pt"}
+    )
+    said = "^benchmark gate: variant torch fp32: mean cosine with headway fp32 is .*, limit 0.995"
+    with pytest.raises(GateError, match=said) as caught:
+        measured([SubjectName("headway", "fp32", vectors), SubjectName("torch", "fp32", liar)], VECTORS)
+    assert caught.value.exit_code == 4
+    assert caught.value.measured < 0.995
+
+
+def test_vectors_that_are_no_numbers_are_refused() -> None:
+    subjects = SubjectName("torch", "fp32", Path()), SubjectName("headway", "fp32", Path())
+    one = np.ones((2, 3), np.float32)
+    for other in (one * np.nan, one[:, :2]):
+        with pytest.raises(GateError):
+            measure._refuse_other_answers(*subjects, measure._agreement(other, one))
+    measure._refuse_other_answers(*subjects, measure._agreement(2 * one, one))
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_a_peer_that_is_not_installed(name: str, vectors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "headway.bench.peers.base.find_spec", lambda module: None if module == NEEDED[name] else "found"
+    )
+    with pytest.raises(UnavailableError, match="pip install") as caught:
+        load_peer(name).precisions(vectors)
+    assert caught.value.exit_code == 5
+
+
+def test_optimum_is_looked_for_in_its_own_interpreter(vectors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(optimum_onnx.ENVIRONMENT, shutil.which("false") or "false")
+    with pytest.raises(
+        UnavailableError, match=f"^optimum-onnx is not available: .*{optimum_onnx.ENVIRONMENT}"
+    ):
+        load_peer("optimum-onnx").precisions(vectors)
+
+
+def test_a_graph_in_fp32_is_needed(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    for name in ("tokenizers-onnxruntime", "openvino-direct"):
+        with pytest.raises(UnavailableError, match="--precision fp32"):
+            load_peer(name).precisions(tmp_path)
+
+
+def test_the_command_for_vectors(run: Run, vectors: Path, embedder: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("\n".join(TEXTS[:4]) + "\n\n", encoding="utf-8")
+    ran = run(
+        "bench", vectors, "--input", tmp_path / "in.txt", "--output", tmp_path / "out", "--rounds", 1, "--threads", 1,
+        "--against", "torch/fp32", "--checkpoint", embedder, "--max-length", 16,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (results["texts"], results["max_length"]) == (4, 16)
+    assert [row["subject"] for row in results["rows"]] == ["headway fp32", "torch fp32"]
+    assert results["rows"][1]["least_cosine"] == pytest.approx(1, abs=1e-4)
+    assert "| cosine, mean / least |" in ran.out
+
+
+def test_what_bench_refuses(run: Run, bundle: Path, vectors: Path, embedder: Path, tmp_path: Path) -> None:
+    def code(given: Path, *arguments: object) -> tuple[int, str]:
+        ran = run("bench", given, "--output", tmp_path / "out", *arguments)
+        assert not (tmp_path / "out").exists()
+        return ran.code, ran.err
+
+    for arguments, word in (
+        (("--against", "torch"), "--against: torch runs the checkpoint: give --checkpoint"),
+        (("--max-length", 49), "--max-length: must be from 1 to the bundle's 48, not 49"),
+        (("--against", "torch/int3", "--checkpoint", embedder), "torch has no 'int3'; it has fp32, bf16"),
+    ):
+        found, said = code(vectors, *arguments)
+        assert found == 2
+        assert word in said
+    found, said = code(bundle, "--against", "ctranslate2")
+    assert found == 2
+    assert "ctranslate2 is measured at sentence-embedding, not text-classification" in said
+    (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "bad.txt").write_bytes(b"fine\nnot\0fine\n")
+    for name, word in (
+        ("empty.txt", "holds no records"),
+        ("bad.txt", "bad.txt:2: holds a NUL byte"),
+        ("no.txt", "cannot be read"),
+    ):
+        found, said = code(vectors, "--input", tmp_path / name)
+        assert found == 3
+        assert word in said
 
 
 def test_the_command(run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

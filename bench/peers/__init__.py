@@ -1,1 +1,1 @@
-"""Other ways to run the same model, in their best setting: one file per peer, each with `open_peer`."""
+"""Ways to run the same model, each in its best setting: headway and its peers, one file each, with the members of `Peer`."""

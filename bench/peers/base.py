@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import msgspec
+
 from headway.core import siblings
+from headway.core.errors import UnavailableError
 
 FAMILY = "headway.bench.peers"
 
@@ -14,17 +18,29 @@ Setting = dict[str, Any]
 """keyword arguments of `many`, one way to run it"""
 
 
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What every subject is asked for alike."""
+
+    task: str
+    threads: int
+    max_length: int
+    """tokens that a text is cut to, special ones included"""
+    pad_id: int
+    pooling: str
+    """sentence-embedding: how token vectors become one, where the model itself does not say: cls, mean or max"""
+
+
 class Subject(Protocol):
-    """An opened model. Answers are labels."""
+    """An opened model. Answers are labels, or vectors (N, D)."""
 
     SETTINGS: Sequence[Setting]
     """ways to run `many`, of which the fastest is measured"""
 
-    def one(self, text: str) -> str:
+    def one(self, text: str) -> Any:
         """The answer for one text."""
         ...
 
-    def many(self, texts: Sequence[str], **setting: Any) -> list[str]:
+    def many(self, texts: Sequence[str], **setting: Any) -> Any:
         """Answers in the order of the texts."""
         ...
 
@@ -32,14 +48,23 @@ class Subject(Protocol):
 class Peer(Protocol):
     """What each module of this family defines."""
 
+    TASKS: Sequence[str]
     NEEDS_CHECKPOINT: bool
     """True if it runs the PyTorch checkpoint, False if it runs the bundle"""
 
     def precisions(self, model: Path) -> list[str]:
-        """What to measure of it."""
+        """What to measure of it. Raises UnavailableError where it is not installed."""
         ...
 
-    def open_subject(self, model: Path, precision: str, threads: int, max_length: int) -> Subject:
+    def interpreter(self) -> str:
+        """The Python that its processes are started with."""
+        ...
+
+    def prepared(self, model: Path, precision: str, wanted: Wanted, folder: Path) -> Path:
+        """What to open in the model's stead, made before any clock starts, in an empty folder of its own."""
+        ...
+
+    def open_subject(self, model: Path, precision: str, wanted: Wanted) -> Subject:
         """Open a model in this process."""
         ...
 
@@ -47,3 +72,23 @@ class Peer(Protocol):
 def load_peer(name: str) -> Peer:
     """The peer of that name. Raises UsageError."""
     return cast(Peer, siblings.load(FAMILY, name, "--against"))
+
+
+def require(modules: Sequence[str], what: str, remedy: str) -> None:
+    """Raise UnavailableError unless all modules can be imported."""
+    if any(find_spec(name) is None for name in modules):
+        raise UnavailableError(what, remedy)
+
+
+def order(texts: Sequence[str], by_length: bool) -> list[int]:
+    """Places of the texts, in the order to run them."""
+    places = range(len(texts))
+    return sorted(places, key=lambda i: len(texts[i])) if by_length else list(places)
+
+
+def graph(bundle: Path) -> Path:
+    """The bundle's fp32 graph, pooling and head included. Raises UnavailableError where it has none."""
+    path = bundle / "fp32" / "model.onnx"
+    if not path.is_file():
+        raise UnavailableError(f"an fp32 graph in {bundle}", "export with --precision fp32,…")
+    return path

@@ -2,34 +2,69 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from headway.bench.peers.base import Setting
-from headway.core.errors import UnavailableError
+import numpy as np
 
+from headway.bench.peers.base import Setting, Wanted, order, require
+
+TASKS = ("text-classification", "sentence-embedding")
 NEEDS_CHECKPOINT = True
 
 
 def precisions(model: Path) -> list[str]:
-    if find_spec("torch") is None or find_spec("transformers") is None:
-        raise UnavailableError("PyTorch with transformers", "pip install 'headway[train]'")
+    require(("torch", "transformers"), "PyTorch with transformers", "pip install 'headway[train]'")
     return ["fp32", "bf16"]
 
 
-def open_subject(model: Path, precision: str, threads: int, max_length: int) -> TransformersPipeline:
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+def interpreter() -> str:
+    return sys.executable
 
-    torch.set_num_threads(threads)
+
+def prepared(model: Path, precision: str, wanted: Wanted, folder: Path) -> Path:
+    return model
+
+
+def open_subject(model: Path, precision: str, wanted: Wanted) -> Labels | Vectors:
+    import torch
+    from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+    torch.set_num_threads(wanted.threads)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    network = AutoModelForSequenceClassification.from_pretrained(model, dtype=dtype, use_safetensors=True)
     tokenizer = AutoTokenizer.from_pretrained(model)
-    return TransformersPipeline(
-        pipeline("text-classification", model=network, tokenizer=tokenizer, device="cpu"), max_length
-    )
+    cut = {"truncation": True, "max_length": wanted.max_length}
+    if wanted.task == "text-classification":
+        network = AutoModelForSequenceClassification.from_pretrained(model, dtype=dtype, use_safetensors=True)
+        return Labels(pipeline("text-classification", model=network, tokenizer=tokenizer, device="cpu"), cut)
+    body = AutoModel.from_pretrained(model, dtype=dtype, use_safetensors=True)
+    kind = _pooling(wanted.pooling)
+    pipe = pipeline("feature-extraction", model=body, tokenizer=tokenizer, device="cpu", pipeline_class=kind)
+    return Vectors(pipe, {"tokenize_kwargs": cut})
+
+
+def _pooling(pooling: str) -> type:
+    """The feature-extraction pipeline, which leaves pooling to its users, with pooling before batches are taken apart."""
+    import transformers
+
+    features: Any = transformers.FeatureExtractionPipeline
+
+    class Pooled(features):  # type: ignore[misc]
+        def _forward(self, input_tensors: Any, **parameters: Any) -> Any:
+            hidden = self.model(**input_tensors).last_hidden_state  # (B, T, D)
+            kept = input_tensors["attention_mask"][..., None].bool()
+            if pooling == "cls":
+                return {"pooled": hidden[:, 0].float()}
+            if pooling == "max":
+                return {"pooled": hidden.float().masked_fill(~kept, -1e9).amax(1)}
+            return {"pooled": (hidden.float() * kept).sum(1) / kept.sum(1)}
+
+        def postprocess(self, model_outputs: Any, **parameters: Any) -> Any:
+            return model_outputs["pooled"][0].numpy()
+
+    return Pooled
 
 
 class TransformersPipeline:
@@ -39,18 +74,24 @@ class TransformersPipeline:
         for by_length in (False, True)
     )
 
-    def __init__(self, pipe: Any, max_length: int) -> None:
-        self._pipe, self._cut = pipe, {"truncation": True, "max_length": max_length}
+    def __init__(self, pipe: Any, cut: dict[str, Any]) -> None:
+        self._pipe, self._cut = pipe, cut
 
-    def one(self, text: str) -> str:
-        return str(self._pipe(text, **self._cut)[0]["label"])
+    def one(self, text: str) -> Any:
+        return self._pipe(text, **self._cut)
 
+    def _answers(self, texts: Sequence[str], batch_size: int, by_length: bool) -> list[Any]:
+        places = order(texts, by_length)
+        answers = self._pipe([texts[i] for i in places], batch_size=batch_size, **self._cut)
+        placed = dict(zip(places, answers, strict=True))
+        return [placed[i] for i in range(len(texts))]
+
+
+class Labels(TransformersPipeline):
     def many(self, texts: Sequence[str], **setting: Any) -> list[str]:
-        order = (
-            sorted(range(len(texts)), key=lambda i: len(texts[i]))
-            if setting["by_length"]
-            else range(len(texts))
-        )
-        answers = self._pipe([texts[i] for i in order], batch_size=setting["batch_size"], **self._cut)
-        labels = dict(zip(order, (str(a["label"]) for a in answers), strict=True))
-        return [labels[i] for i in range(len(texts))]
+        return [str(answer["label"]) for answer in self._answers(texts, **setting)]
+
+
+class Vectors(TransformersPipeline):
+    def many(self, texts: Sequence[str], **setting: Any) -> Any:
+        return np.stack(self._answers(texts, **setting))
