@@ -30,8 +30,8 @@ COSINE = 0.995
 SOURCE = Path(__file__).parents[1]
 """the folder that is `headway`"""
 START = (
-    "import runpy, sys, types; sys.modules['headway'] = headway = types.ModuleType('headway'); "
-    "headway.__path__ = [sys.argv.pop()]; runpy.run_module('headway.bench.worker', run_name='__main__')"
+    "import sys, types; sys.modules['headway'] = headway = types.ModuleType('headway'); "
+    "headway.__path__ = [sys.argv.pop()]; from headway.bench.worker import main; main()"
 )
 """starts a worker in any interpreter, whether headway is installed there or not"""
 

@@ -124,7 +124,3 @@ def _seconds(subject: Subject, texts: list[str], setting: Setting) -> float:
     begin = time.perf_counter()
     subject.many(texts, **setting)
     return time.perf_counter() - begin
-
-
-if __name__ == "__main__":
-    main()

@@ -14,6 +14,7 @@ from headway.core.tasks import EncoderTask, Spec, Task
 from headway.core.threads import budget as thread_budget
 from headway.runtime import choice
 from headway.runtime.backends.base import engines_for, load_engine
+from headway.runtime.cache import Cache
 from headway.runtime.generation.engine import Engine
 from headway.runtime.generation.pipeline import GenerationPipeline
 from headway.runtime.pipeline import EncoderPipeline, Pipeline
@@ -33,6 +34,7 @@ def load(
     precision: str = "auto",
     threads: int | None = None,
     batch_tokens: int = BATCH_TOKENS,
+    cache: int = 0,
 ) -> Pipeline:
     """Open a bundle for prediction.
 
@@ -45,6 +47,7 @@ def load(
             that write, it is int8 where the bundle has it and 8-bit products are fast, else fp32, on the first engine.
         threads: for tokenizer, engine and kernels together; None: all that affinity and cgroup leave.
         batch_tokens: padded tokens in a batch, at most (one text may be longer).
+        cache: inputs whose answers are kept, those last used; models that write keep none.
     Raises:
         BundleError: missing, damaged, tampered with, or of an unknown format.
         UsageError: an unknown precision, backend, or number.
@@ -71,7 +74,8 @@ def load(
     encoder = cast(EncoderTask, task)
     (chosen, _), model = choice.choose(among, choice.Opener(folder, declared, encoder.READ, device, budget))
     spec = _spec(folder, task, declared, chosen)
-    return EncoderPipeline(declared, chosen, encoder, spec, tokenizer, model, batch_tokens)
+    kept = Cache(cache) if cache else None
+    return EncoderPipeline(declared, chosen, encoder, spec, tokenizer, model, batch_tokens, kept)
 
 
 def _spec(folder: Path, task: Task, declared: manifest.Bundle, variant: str) -> Spec:

@@ -1,0 +1,229 @@
+"""headway index: build, change, search and cluster a vector index of passages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import App, Parameter
+
+from headway.cli.lines import Place
+from headway.cli.screen import bar, say
+from headway.core import data, files
+from headway.core.errors import UsageError
+from headway.runtime.retrieval import cluster as clusters_of
+from headway.runtime.retrieval.index import Index
+from headway.runtime.retrieval.search import WINDOW, BundleEmbedder, Found, Reader, Reranker, Search
+
+index = App(name="index", help_format="plaintext", result_action="return_value")
+
+
+@index.command
+def build(
+    corpus: str,
+    /,
+    *,
+    embedder: str,
+    output: Path,
+    precision: str = "auto",
+    threads: int | None = None,
+    columns: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Embed a corpus and write an index of it. After an interruption, the same command goes on where it was.
+
+    Parameters
+    ----------
+    corpus
+        .jsonl, .csv or .parquet file of {"id", "text"}
+    embedder
+        bundle of sentence-embedding, or OWNER/NAME@COMMIT on the hub
+    output
+        folder for the index, which appears whole or not at all
+    precision
+        variant of the bundle, as fp32 or int8; auto: the fastest here
+    threads
+        processor threads; none: all that affinity and cgroup leave
+    columns
+        names of fields in the file, as text=body
+    overwrite
+        replace what is at the output, or drop another build that was interrupted there
+    """
+    opened = BundleEmbedder(embedder, precision, threads)
+    mapping = data.parse_columns(columns)
+    made = Index.build(corpus, opened, output, columns=mapping, overwrite=overwrite, progress=bar)
+    _say_cut(opened)
+    say(f"index: {output}, {len(made)} passages of {made.dimensions} dimensions")
+
+
+@index.command
+def add(
+    folder: Path,
+    corpus: str,
+    /,
+    *,
+    embedder: str | None = None,
+    threads: int | None = None,
+    columns: str | None = None,
+) -> None:
+    """Add the passages of a corpus, all or none.
+
+    Parameters
+    ----------
+    folder
+        index that `headway index build` wrote
+    corpus
+        .jsonl, .csv or .parquet file of {"id", "text"}, with ids that are new
+    embedder
+        the bundle that the index was built with, where it is no longer at its place
+    threads
+        processor threads; none: all that affinity and cgroup leave
+    columns
+        names of fields in the file, as text=body
+    """
+    opened = Index.open(folder)
+    own = _embedder(opened, embedder, threads)
+    count = opened.add(corpus, own, columns=data.parse_columns(columns), progress=bar)
+    _say_cut(own)
+    say(f"index: {folder}, {count} passages more, {len(opened)} in all")
+
+
+@index.command
+def delete(
+    folder: Path, /, *, ids: Annotated[list[str], Parameter(consume_multiple=True, negative="")]
+) -> None:
+    """Delete passages, all or none.
+
+    Parameters
+    ----------
+    folder
+        index that `headway index build` wrote
+    ids
+        the passages
+    """
+    opened = Index.open(folder)
+    count = opened.delete(ids, progress=bar)
+    say(f"index: {folder}, {count} passages fewer, {len(opened)} in all")
+
+
+@index.command
+def search(
+    folder: Path,
+    /,
+    *,
+    query: str | None = None,
+    queries: Place | None = None,
+    output: Place = "-",
+    top: int = 10,
+    exact: bool = False,
+    embedder: str | None = None,
+    reranker: str | None = None,
+    reader: str | None = None,
+    threads: int | None = None,
+    columns: str | None = None,
+) -> None:
+    """Find passages for queries, one JSON object a query: {"query", "hits": [{"id", "text", "score"}]}.
+
+    Parameters
+    ----------
+    folder
+        index that `headway index build` wrote
+    query
+        one query
+    queries
+        .jsonl, .csv or .parquet file of {"text"}; - for JSON Lines on standard input
+    output
+        file for the results, which appears whole or not at all; - for standard output
+    top
+        passages a query
+    exact
+        compare with every passage, instead of following the graph
+    embedder
+        the bundle that the index was built with, where it is no longer at its place
+    reranker
+        bundle of text-ranking, which orders the passages that were found
+    reader
+        bundle of question-answering, which answers from the passages: "answer", "start", "end", "score", "id"
+    threads
+        processor threads; none: all that affinity and cgroup leave
+    columns
+        names of fields in the file of queries, as text=question
+    """
+    if (query is None) == (queries is None):
+        raise UsageError("--query", "give either --query or --queries")
+    opened = Index.open(folder)
+    engine = Search(
+        opened,
+        _embedder(opened, embedder, threads),
+        Reranker(reranker, threads=threads) if reranker else None,
+        Reader(reader, threads=threads) if reader else None,
+    )
+    alone = data.Record({"text": query}, "--query", 1)
+    records = iter([alone]) if queries is None else data.read(queries, data.parse_columns(columns))
+    with files.whole_file(output) as stream:
+        shown: Iterator[data.Record] = bar(records, "searching")
+        while window := list(islice(shown, WINDOW)):
+            found = engine([r.text("text") for r in window], top, exact=exact)
+            stream.writelines(_line(r, f) for r, f in zip(window, found, strict=True))
+
+
+@index.command
+def cluster(
+    folder: Path,
+    /,
+    *,
+    output: Place,
+    method: clusters_of.Method = "kmeans",
+    clusters: int | None = None,
+    least: int = 5,
+    plot: Path | None = None,
+) -> None:
+    """Group an index's passages, one JSON object each: {"id", "cluster"}.
+
+    Parameters
+    ----------
+    folder
+        index that `headway index build` wrote
+    output
+        file for the results, which appears whole or not at all; - for standard output
+    method
+        kmeans, or hdbscan: clusters of any form, and -1 for passages in none
+    clusters
+        how many, with kmeans; none: the root of half the passages
+    least
+        passages in a cluster, with hdbscan
+    plot
+        .html or .png file for a picture in two principal components
+    """
+    opened = Index.open(folder)
+    if plot is not None:
+        clusters_of.check_plot(plot)
+    labels = clusters_of.cluster(opened.vectors(), method, clusters, least)
+    with files.whole_file(output) as stream:
+        for passage, label in zip(opened.passages(), labels.tolist(), strict=True):
+            stream.write(msgspec.json.encode({"id": passage.id, "cluster": label}).decode() + "\n")
+    if plot is not None:
+        clusters_of.plot(plot, opened, labels)
+    say(f"{len(set(labels[labels >= 0].tolist()))} clusters, {int((labels < 0).sum())} passages in none")
+
+
+def _embedder(opened: Index, given: str | None, threads: int | None) -> BundleEmbedder:
+    """The bundle that made the index's vectors, in the same precision."""
+    origin = opened.origin
+    return BundleEmbedder(given or origin.bundle, origin.precision, threads)
+
+
+def _line(record: data.Record, found: Found) -> str:
+    own = {"query_id": record.fields["id"]} if "id" in record.fields else {}
+    line: dict[str, Any] = own | {"query": found.query, "hits": msgspec.to_builtins(found.hits)}
+    if found.answer is not None:
+        line |= msgspec.to_builtins(found.answer)
+    return msgspec.json.encode(line).decode() + "\n"
+
+
+def _say_cut(embedder: BundleEmbedder) -> None:
+    if embedder.truncated:
+        say(f"{embedder.truncated} passages were longer than the model and were cut")

@@ -1,0 +1,206 @@
+"""Questions to a corpus, by up to three bundles: an embedder finds passages, a reranker orders them, a reader answers."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, islice
+from pathlib import Path
+from threading import Lock
+from typing import cast
+
+import numpy as np
+
+from headway.core import hub
+from headway.core.data import Record
+from headway.core.errors import UsageError
+from headway.core.tasks import Output, question_answering, sentence_embedding, text_ranking
+from headway.runtime.load import TOKENIZER, load
+from headway.runtime.pipeline import EncoderPipeline
+from headway.runtime.retrieval.index import Hit, Index
+from headway.runtime.retrieval.store import Origin, Vectors
+from headway.runtime.tokenize import open_tokenizer
+
+CANDIDATES = 50
+"""passages that a reranker reads of each query, at least"""
+WINDOW = 64
+"""queries that `stream` answers together"""
+BETWEEN = "\n"
+"""what stands between the passages that a reader reads together"""
+
+
+class BundleEmbedder:
+    """A bundle of sentence-embedding. Queries and passages go to it as such."""
+
+    def __init__(self, bundle: str | Path, precision: str = "auto", threads: int | None = None) -> None:
+        """Raises UsageError if the bundle is of another task, and what `headway.runtime.load` raises."""
+        self._pipe = _opened(bundle, "sentence-embedding", "--embedder", precision, threads)
+        place = str(bundle) if not Path(bundle).exists() else str(Path(bundle).absolute())
+        self.origin = Origin(place, self._pipe.manifest.seal, self._pipe.precision)
+        self.truncated = 0
+        """passages so far that were longer than the model and were cut"""
+
+    def passages(self, records: Sequence[Record]) -> Vectors:
+        """(N, D) of the records' texts."""
+        return self._vectors(records, "document")
+
+    def queries(self, texts: Sequence[str]) -> Vectors:
+        """(N, D)"""
+        return self._vectors([Record({"text": t}, "query", i) for i, t in enumerate(texts, start=1)], "query")
+
+    def _vectors(self, records: Sequence[Record], form: str) -> Vectors:
+        examples = [sentence_embedding.Example((r.text("text"),), form, None, None, r) for r in records]
+        results = [cast(sentence_embedding.Result, r) for r in self._pipe.predict(examples)]
+        if form == "document":
+            self.truncated += sum(r.truncated for r in results)
+        return np.array([r.embedding for r in results], np.float32)
+
+
+class Reranker:
+    """A bundle of text-ranking."""
+
+    def __init__(self, bundle: str | Path, precision: str = "auto", threads: int | None = None) -> None:
+        self._pipe = _opened(bundle, "text-ranking", "--reranker", precision, threads)
+
+    def __call__(self, queries: Sequence[str], found: Sequence[Sequence[Hit]]) -> list[list[Hit]]:
+        """The hits of each query in the order of their new scores."""
+        examples = [
+            text_ranking.Example(query, tuple(h.text for h in hits), None, (), None, Record({}, "query", 0))
+            for query, hits in zip(queries, found, strict=True)
+        ]
+        results = iter(self._pipe.predict([e for e in examples if e.passages]))
+        ranked = []
+        for hits in found:
+            scores = _scores(next(results)) if hits else []
+            scored = [replace(h, score=s) for h, s in zip(hits, scores, strict=True)]
+            ranked.append(sorted(scored, key=lambda h: -h.score))
+        return ranked
+
+
+def _scores(result: object) -> list[float]:
+    single = isinstance(result, text_ranking.Result)
+    return [cast(text_ranking.Result, result).score] if single else cast(text_ranking.Ranked, result).scores
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a reader says after reading the passages that were found."""
+
+    answer: str
+    """"" for none"""
+    start: int
+    """in characters of the passage"""
+    end: int
+    score: float
+    """probability among the answers of all passages and "no answer" """
+    id: str | None
+    """the passage; none without an answer"""
+
+
+class Reader:
+    """A bundle of question-answering."""
+
+    def __init__(self, bundle: str | Path, precision: str = "auto", threads: int | None = None) -> None:
+        self._pipe = _opened(bundle, "question-answering", "--reader", precision, threads)
+        self._tokenizer = open_tokenizer(hub.located(bundle) / TOKENIZER)
+        self._tokenizing = Lock()  # the task sets the tokenizer's truncation
+
+    def __call__(self, questions: Sequence[str], found: Sequence[Sequence[Hit]]) -> list[Answer]:
+        """The best answer to each question in all of its passages.
+
+        The passages are windows of one context, so that answers are compared by their logits: probabilities within
+        one passage say nothing about another.
+        """
+        nowhere = Record({}, "query", 0)
+        pairs = [(i, hit) for i, hits in enumerate(found) for hit in hits]
+        alone = [question_answering.Example(questions[i], h.text, None, None, nowhere) for i, h in pairs]
+        whole = [
+            question_answering.Example(question, BETWEEN.join(h.text for h in hits), None, None, nowhere)
+            for question, hits in zip(questions, found, strict=True)
+        ]
+        begins = [_begins(hits) for hits in found]
+        shifts = [begin for own in begins for begin in own]
+        outputs = []
+        for output in self._outputs(alone):
+            own = output.row.example
+            marks = np.where(output.row.marks >= 0, output.row.marks + shifts[own], -1)  # (T, 2)
+            outputs.append(replace(output, row=replace(output.row, example=pairs[own][0], marks=marks)))
+        results = question_answering.decode(whole, outputs, self._pipe.spec)
+        return [_placed(r, hits, places) for r, hits, places in zip(results, found, begins, strict=True)]
+
+    def _outputs(self, examples: Sequence[question_answering.Example]) -> list[Output]:
+        if not examples:
+            return []
+        with self._tokenizing:
+            rows = question_answering.rows(examples, self._tokenizer, self._pipe.spec)
+        return [Output(row, logits) for row, logits in zip(rows, self._pipe.answers(rows), strict=True)]
+
+
+def _begins(hits: Sequence[Hit]) -> list[int]:
+    """Where in the joined context each passage begins."""
+    ends = accumulate((len(h.text) + len(BETWEEN) for h in hits), initial=0)
+    return list(islice(ends, len(hits)))
+
+
+def _placed(result: question_answering.Result, hits: Sequence[Hit], begins: Sequence[int]) -> Answer:
+    """An answer in the joined context as one in its passage."""
+    if not result.answer:
+        return Answer("", 0, 0, result.score if hits else 1.0, None)
+    place = bisect_right(begins, result.start) - 1
+    begin = begins[place]
+    return Answer(result.answer, result.start - begin, result.end - begin, result.score, hits[place].id)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search came to."""
+
+    query: str
+    hits: list[Hit]
+    """best first"""
+    answer: Answer | None = None
+    """with a reader"""
+
+
+class Search:
+    """An index with the bundle that made it, and others that read what it finds."""
+
+    def __init__(
+        self,
+        index: Index,
+        embedder: BundleEmbedder,
+        reranker: Reranker | None = None,
+        reader: Reader | None = None,
+    ) -> None:
+        """Raises UsageError if the index was made by another embedder."""
+        index.refuse_other(embedder.origin)
+        self._index, self._embedder, self._reranker, self._reader = index, embedder, reranker, reader
+
+    def __call__(self, queries: Sequence[str], top: int = 10, *, exact: bool = False) -> list[Found]:
+        """The `top` best passages of each query, and the reader's answer."""
+        if not queries:
+            return []
+        vectors = self._embedder.queries(queries)
+        depth = top if self._reranker is None else max(top, CANDIDATES) if top > 0 else top
+        found = self._index.search(vectors, depth, exact=exact)
+        if self._reranker is not None:
+            found = self._reranker(queries, found)
+        found = [hits[:top] for hits in found]
+        answers = self._reader(queries, found) if self._reader is not None else [None] * len(queries)
+        return [Found(q, hits, a) for q, hits, a in zip(queries, found, answers, strict=True)]
+
+    def stream(self, queries: Iterable[str], top: int = 10, *, exact: bool = False) -> Iterator[Found]:
+        """As a call, of any number of queries in bounded memory."""
+        source = iter(queries)
+        while window := list(islice(source, WINDOW)):
+            yield from self(window, top, exact=exact)
+
+
+def _opened(
+    bundle: str | Path, task: str, option: str, precision: str, threads: int | None
+) -> EncoderPipeline:
+    pipe = load(bundle, precision=precision, threads=threads)
+    if pipe.manifest.task != task:
+        raise UsageError(option, f"{bundle} is a bundle of {pipe.manifest.task}, not of {task}")
+    return cast(EncoderPipeline, pipe)
