@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,13 @@ def measure(case: Case, checkpoint: Path, precision: str, work: Path) -> dict[st
 
 
 def _file(case: Case, split: str, work: Path) -> Path:
-    """What `headway.bench.quality` cut for the case; of a collection its folder."""
+    """What `headway.bench.quality` cut for the case; of a collection its folder, the test queries as those of dev."""
     if case.folder == "squad_retrieval":
-        return work / f"retrieval-test-{case.test}"
+        judged = work / f"retrieval-judged-{case.test}"
+        shutil.copytree(work / f"retrieval-test-{case.test}", judged, dirs_exist_ok=True)
+        queries = (judged / "queries.jsonl").read_text("utf-8")
+        (judged / "queries.jsonl").write_text(queries.replace('"test"', '"dev"'), encoding="utf-8")
+        return judged
     return work / f"{case.name}-{split}.{'txt' if case.task == 'text-generation' else 'jsonl'}"
 
 
