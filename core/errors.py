@@ -107,3 +107,14 @@ class UnavailableError(HeadwayError):
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__(f"{what} is not available: {remedy}")
         self.what, self.remedy = what, remedy
+
+
+class OverloadedError(UnavailableError):
+    """More is asked than is answered: a request found no place in the queue in time."""
+
+    def __init__(self, queue: int, patience_ms: float) -> None:
+        super().__init__(
+            f"a place in the queue of {queue} requests",
+            f"none was free for {patience_ms:g} ms; try again later",
+        )
+        self.queue, self.patience_ms = queue, patience_ms

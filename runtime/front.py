@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from headway.core import tasks
-from headway.core.errors import UnavailableError, UsageError
+from headway.core.errors import OverloadedError, UnavailableError, UsageError
 from headway.core.tasks import Example, Result
 from headway.runtime.pipeline import Input, Pipeline
 
@@ -28,17 +28,6 @@ CHARACTERS_PER_TOKEN = 4
 """of an English text. The front counts characters: to tokenize is the worker's business"""
 SPECIAL_TOKENS = 2
 """that the tokenizer adds to a text"""
-
-
-class OverloadedError(UnavailableError):
-    """More is asked than is answered: a request found no place in the queue in time. Try again later."""
-
-    def __init__(self, queue: int, patience_ms: float) -> None:
-        super().__init__(
-            f"a place in the queue of {queue} requests",
-            f"none was free for {patience_ms:g} ms; try again later",
-        )
-        self.queue, self.patience_ms = queue, patience_ms
 
 
 class Front:

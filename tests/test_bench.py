@@ -12,7 +12,7 @@ from headway.bench import measure, report
 from headway.bench.measure import SubjectName, compare
 from headway.bench.peers import optimum_onnx
 from headway.bench.peers.base import Wanted, load_peer
-from headway.core.errors import GateError, MeasurementError, UnavailableError, UsageError
+from headway.core.errors import BundleError, GateError, MeasurementError, UnavailableError, UsageError
 from headway.core.manifest import Bundle
 from tests.conftest import Run, records, write_jsonl
 
@@ -127,8 +127,13 @@ def test_wrong_answers_are_not_timed(subjects: list[SubjectName], checkpoint: Pa
 
 def test_a_worker_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None:
     with pytest.raises(
-        MeasurementError, match=r"^measuring headway fp32 failed: .*there is no headway.json in it"
+        MeasurementError, match=r"^measuring tokenizers-onnxruntime fp32 failed: .*No such file"
     ):
+        measured([SubjectName("tokenizers-onnxruntime", "fp32", tmp_path)], VECTORS)
+
+
+def test_a_bundle_that_cannot_be_opened_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="there is no headway.json in it"):
         measured([SubjectName("headway", "fp32", tmp_path)])
 
 

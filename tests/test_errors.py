@@ -16,6 +16,7 @@ from headway.core.errors import (
     InputError,
     MeasurementError,
     OutputError,
+    OverloadedError,
     UnavailableError,
     UsageError,
 )
@@ -34,6 +35,11 @@ CASES = [
     (GateError("parity", "int8", "worst", 2.5, 1.0), 4, "parity gate: variant int8: worst is 2.5, limit 1"),
     (MeasurementError("torch fp32", "died"), 1, "measuring torch fp32 failed: died"),
     (UnavailableError("onnxruntime", "pip install it"), 5, "onnxruntime is not available: pip install it"),
+    (
+        OverloadedError(8, 250.0),
+        5,
+        "a place in the queue of 8 requests is not available: none was free for 250 ms; try again later",
+    ),
 ]
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from headway.core.errors import InputError, UnavailableError, UsageError
+from headway.core.errors import InputError, OverloadedError, UnavailableError, UsageError
 from headway.runtime import Pipeline, load
-from headway.runtime.front import Front, OverloadedError
+from headway.runtime.front import Front
 from tests.small import small_bundle, texts
 
 HOUR_MS = 3_600_000.0
