@@ -63,7 +63,7 @@ optimum-check: .venv/.ready build/optimum/.ready
 build/optimum/.ready:
 	$(PYTHON) -m venv build/optimum
 	build/optimum/bin/pip install --quiet torch==2.13.0
-	build/optimum/bin/pip install --quiet 'optimum-onnx[onnxruntime]==0.1.0' transformers==4.57.6 onnxruntime==1.31.1 requests
+	build/optimum/bin/pip install --quiet 'optimum-onnx[onnxruntime]==0.1.0' transformers==4.57.6 onnxruntime==1.31.1 requests msgspec
 	touch $@
 
 .venv/.locked: requirements.lock

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from headway.bench.peers.base import Setting, Wanted, order, require
+from headway.core.errors import UnavailableError
 
 TASKS = ("sentence-embedding",)
 NEEDS_CHECKPOINT = True
@@ -31,14 +34,28 @@ def interpreter() -> str:
 
 
 def prepared(model: Path, precision: str, wanted: Wanted, folder: Path) -> Path:
-    """Converted, with the tokenizer beside it."""
+    """Converted, with the tokenizer beside it. Raises UnavailableError where its converter does not know the model."""
     from transformers import AutoTokenizer
 
-    import_module("ctranslate2.converters").TransformersConverter(str(model)).convert(
-        str(folder), quantization=precision, force=True
-    )
-    AutoTokenizer.from_pretrained(model).backend_tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
+    converter = import_module("ctranslate2.converters").TransformersConverter
+    found = folder / "converted"
+    try:
+        converter(str(_with_positions(model, folder / "checkpoint"))).convert(
+            str(found), quantization=precision
+        )
+    except Exception as error:  # whatever comes of an architecture that it does not know
+        raise UnavailableError(f"{model.name} in CTranslate2", f"its converter says: {error}") from error
+    AutoTokenizer.from_pretrained(model).backend_tokenizer.save(str(found / "tokenizer.json"))
+    return found
+
+
+def _with_positions(model: Path, copy: Path) -> Path:
+    """A copy that names the kind of its positions: the converter asks for it, and transformers 5 writes it no more."""
+    shutil.copytree(model, copy)
+    config = json.loads((model / "config.json").read_text("utf-8"))
+    config.setdefault("position_embedding_type", "absolute")
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return copy
 
 
 def open_subject(model: Path, precision: str, wanted: Wanted) -> Encoder:
