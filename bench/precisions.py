@@ -90,8 +90,10 @@ judged on its test set through the runtime, with the settings (temperature, thre
 
 def table(work: Path) -> str:
     """All results as one page in Markdown."""
+    missing = [case.name for case in CASES if not (work / f"{case.name}-precisions.json").exists()]
     lines = [
         *INTRODUCTION.splitlines(),
+        *([f"- Not measured yet: {', '.join(missing)}."] if missing else []),
         "",
         "| data | task | figure | checkpoint | variant | quality | difference | mean difference of logits | neighbours | fp32 layers | MB |",
         "|---|---|---|--:|---|--:|--:|--:|--:|--:|--:|",
