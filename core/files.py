@@ -30,6 +30,8 @@ def whole_file(path: str | Path) -> Iterator[TextIO]:
     try:
         if path.is_dir():
             raise OutputError(path, "it is a folder")
+        if path.exists() and not path.is_file():
+            raise OutputError(path, "it is no regular file, and would be replaced")
         with partial.open("w", encoding="utf-8", newline="\n") as stream:
             yield stream
         os.replace(partial, path)

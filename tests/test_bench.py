@@ -11,7 +11,7 @@ import pytest
 from headway.bench import measure, report
 from headway.bench.measure import SubjectName, compare
 from headway.bench.peers import optimum_onnx
-from headway.bench.peers.base import Wanted, load_peer
+from headway.bench.peers.base import Wanted, halves, load_peer
 from headway.core.errors import BundleError, GateError, MeasurementError, UnavailableError, UsageError
 from headway.core.manifest import Bundle
 from tests.conftest import Run, records, write_jsonl
@@ -263,7 +263,10 @@ def test_what_bench_refuses(run: Run, bundle: Path, vectors: Path, embedder: Pat
     for arguments, word in (
         (("--against", "torch"), "--against: torch runs the checkpoint: give --checkpoint"),
         (("--max-length", 49), "--max-length: must be from 1 to the bundle's 48, not 49"),
-        (("--against", "torch/int3", "--checkpoint", embedder), "torch has no 'int3'; it has fp32, bf16"),
+        (
+            ("--against", "torch/int3", "--checkpoint", embedder),
+            f"torch has no 'int3'; it has {', '.join(halves())}",
+        ),
     ):
         found, said = code(vectors, *arguments)
         assert found == 2

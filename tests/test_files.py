@@ -154,3 +154,11 @@ def test_what_a_killed_process_of_the_same_number_left(tmp_path: Path) -> None:
     with files.whole_folder(tmp_path / "out") as folder:
         (folder / "new").touch()
     assert os.listdir(tmp_path / "out") == ["new"]
+
+
+def test_a_device_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="no regular file"), files.whole_file(tmp_path / "pipe"):
+        pass
+    assert (tmp_path / "pipe").is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import msgspec
+import numpy as np
 
-from headway.core import siblings
+from headway.core import hardware, siblings
 from headway.core.errors import UnavailableError
 
 FAMILY = "headway.bench.peers"
@@ -84,6 +85,23 @@ def order(texts: Sequence[str], by_length: bool) -> list[int]:
     """Places of the texts, in the order to run them."""
     places = range(len(texts))
     return sorted(places, key=lambda i: len(texts[i])) if by_length else list(places)
+
+
+def in_batches(
+    texts: Sequence[str], run: Callable[[list[str]], Any], batch_size: int, by_length: bool
+) -> Any:
+    """Vectors (N, D) in the order of the texts, of which `run` gives those of a batch (B, D)."""
+    places = order(texts, by_length)
+    batches = [places[i : i + batch_size] for i in range(0, len(places), batch_size)]
+    vectors = np.concatenate([run([texts[i] for i in batch]) for batch in batches])
+    found = np.empty_like(vectors)
+    found[places] = vectors
+    return found
+
+
+def halves() -> list[str]:
+    """Precisions of a peer in PyTorch: bf16 only where the processor has it, as it is many times slower elsewhere."""
+    return ["fp32", "bf16"] if hardware.has_fast_bf16(hardware.cpu_flags()) else ["fp32"]
 
 
 def graph(bundle: Path) -> Path:

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from headway.bench.peers.base import Setting, Wanted, graph, order, require
-from headway.core import hardware
+from headway.bench.peers.base import Setting, Wanted, graph, halves, order, require
 
 TASKS = ("sentence-embedding",)
 NEEDS_CHECKPOINT = False
@@ -22,7 +21,7 @@ HINTS = {"fp32": "f32", "bf16": "bf16"}
 def precisions(model: Path) -> list[str]:
     require(("openvino", "tokenizers"), "openvino", "pip install 'headway[openvino]'")
     graph(model)
-    return ["fp32", "bf16"] if hardware.has_fast_bf16(hardware.cpu_flags()) else ["fp32"]
+    return halves()
 
 
 def interpreter() -> str:

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from headway.bench.peers.base import Setting, Wanted, graph, order
+from headway.bench.peers.base import Setting, Wanted, graph, in_batches
 from headway.core.errors import UnavailableError
 
 TASKS = ("sentence-embedding",)
@@ -73,12 +71,7 @@ class Optimum:
         return self._batch([text])[0]
 
     def many(self, texts: Sequence[str], **setting: Any) -> Any:
-        places, size = order(texts, setting["by_length"]), setting["batch_size"]
-        batches = [places[i : i + size] for i in range(0, len(places), size)]
-        vectors = np.concatenate([self._batch([texts[i] for i in batch]) for batch in batches])
-        found = np.empty_like(vectors)
-        found[places] = vectors
-        return found
+        return in_batches(texts, self._batch, **setting)
 
     def _batch(self, texts: Sequence[str]) -> Any:
         """Vectors (B, D)."""

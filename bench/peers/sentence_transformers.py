@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from headway.bench.peers.base import Setting, Wanted, require
+from headway.bench.peers.base import Setting, Wanted, halves, require
 
 TASKS = ("sentence-embedding",)
 NEEDS_CHECKPOINT = True
@@ -15,7 +15,7 @@ NEEDS_CHECKPOINT = True
 
 def precisions(model: Path) -> list[str]:
     require(("torch", "sentence_transformers"), "sentence-transformers", "pip install 'headway[train,bench]'")
-    return ["fp32", "bf16"]
+    return halves()
 
 
 def interpreter() -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from headway.bench.peers.base import Setting, Wanted, graph, order, require
+from headway.bench.peers.base import Setting, Wanted, graph, in_batches, require
 
 TASKS = ("sentence-embedding",)
 NEEDS_CHECKPOINT = False
@@ -58,12 +58,7 @@ class Session:
         return self._batch([text])[0]
 
     def many(self, texts: Sequence[str], **setting: Any) -> Any:
-        places, size = order(texts, setting["by_length"]), setting["batch_size"]
-        batches = [places[i : i + size] for i in range(0, len(places), size)]
-        vectors = np.concatenate([self._batch([texts[i] for i in batch]) for batch in batches])
-        found = np.empty_like(vectors)
-        found[places] = vectors
-        return found
+        return in_batches(texts, self._batch, **setting)
 
     def _batch(self, texts: Sequence[str]) -> Any:
         """Vectors (B, D)."""

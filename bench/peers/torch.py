@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from headway.bench.peers.base import Setting, Wanted, order, require
+from headway.bench.peers.base import Setting, Wanted, halves, order, require
 
 TASKS = ("text-classification", "sentence-embedding")
 NEEDS_CHECKPOINT = True
@@ -17,7 +17,7 @@ NEEDS_CHECKPOINT = True
 
 def precisions(model: Path) -> list[str]:
     require(("torch", "transformers"), "PyTorch with transformers", "pip install 'headway[train]'")
-    return ["fp32", "bf16"]
+    return halves()
 
 
 def interpreter() -> str:
