@@ -109,8 +109,16 @@ def test_every_task(kind: str, pretrained: Path, tmp_path: Path) -> None:
     assert len({str(r) for r in found}) > len(found) // 4
 
 
-@pytest.mark.parametrize("architecture", [*ENCODERS, "albert", "xlm-roberta"])
-@pytest.mark.parametrize("kind", TASKS)
+def pairs() -> list[Any]:
+    """Every architecture with every task; in the suite with two of them, so that each task meets three architectures."""
+    return [
+        pytest.param(architecture, kind, marks=() if (j - i) % len(TASKS) in (0, 3) else pytest.mark.grid)
+        for i, architecture in enumerate([*ENCODERS, "albert", "xlm-roberta"])
+        for j, kind in enumerate(TASKS)
+    ]
+
+
+@pytest.mark.parametrize(("architecture", "kind"), pairs())
 def test_every_architecture(architecture: str, kind: str, tmp_path: Path) -> None:
     model = model_of(architecture, transformers.AutoModel, tmp_path / "model")
     folder, _ = untrained(kind, model, tmp_path)
