@@ -24,10 +24,11 @@ OPSET = 24
 
 
 def architecture(opened: Opened) -> dict[str, Any]:
-    """Sizes of the model by their common names. Raises CheckpointError for a model type unknown to optimum."""
+    """Sizes of the model (of two models in one, of the decoder) by their common names. Raises CheckpointError for a model type unknown to optimum."""
     config = opened.model.config
+    sized = config.decoder if config.model_type == "encoder-decoder" else config
     try:
-        normal = NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
+        normal = NormalizedConfigManager.get_normalized_config_class(sized.model_type)(sized)
         return {
             "model_type": config.model_type,
             "hidden_size": normal.hidden_size,

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from headway.core.errors import CheckpointError
 from headway.core.tolerance import PRECISION
-from headway.export import generation, store
+from headway.export import generation, graph, store
 from headway.runtime.generation.engine import Engine
 
 ROOT = Path(__file__).parents[1]
@@ -197,6 +197,13 @@ def test_several_tokens_at_once(name: str) -> None:
     for place in range(3):
         logits, state = engine(name).step(rest[:, place : place + 1], state)
     assert_close(at_once, logits)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_for_the_manifest(name: str) -> None:
+    found = graph.architecture(opened(name))
+    assert found["model_type"] == SIZES[name][0]
+    assert (found["hidden_size"], found["vocab_size"]) == (32, 61)
 
 
 @pytest.mark.parametrize("name", SIZES)
