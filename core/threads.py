@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 
 from headway.core.errors import UsageError
 
 CGROUP = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 def budget(requested: int | None = None) -> int:
@@ -26,15 +29,32 @@ def affinity_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def cgroup_cpus(root: Path = CGROUP) -> float | None:
-    """Processors' worth of time that the cgroup (v2, then v1) allows, None for no limit. May be a fraction."""
-    try:
-        quota, period = (root / "cpu.max").read_text().split()
+def cgroup_cpus(root: Path = CGROUP, own: Path = OWN_CGROUP) -> float | None:
+    """Processors' worth of time that the cgroups (v2 and v1) allow, None for no limit. May be a fraction.
+
+    A limit of any group above the process holds. `own` names its groups, one a line: "0::/path", "4:cpu,cpuacct:/path".
+    """
+    return min((quota for group in _groups(root, own) if (quota := _quota(group)) is not None), default=None)
+
+
+def _groups(root: Path, own: Path) -> Iterator[Path]:
+    """Folders of the groups that the process is in. In a container they may be mounted as if they were the roots."""
+    places = {"": PurePosixPath("/"), "cpu": PurePosixPath("/")}
+    with suppress(OSError, ValueError):
+        for line in own.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers == "" or "cpu" in controllers.split(","):
+                places["cpu" if controllers else ""] = PurePosixPath(path)
+    for controller, path in places.items():
+        for above in (path, *path.parents):
+            yield root / controller / above.relative_to("/")
+
+
+def _quota(group: Path) -> float | None:
+    with suppress(OSError, ValueError, ZeroDivisionError):
+        quota, period = (group / "cpu.max").read_text().split()
         return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        pass
-    try:
-        micros = int((root / "cpu/cpu.cfs_quota_us").read_text())
-        return None if micros < 0 else micros / int((root / "cpu/cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
-        return None
+    with suppress(OSError, ValueError, ZeroDivisionError):
+        micros = int((group / "cpu.cfs_quota_us").read_text())
+        return None if micros < 0 else micros / int((group / "cpu.cfs_period_us").read_text())
+    return None
