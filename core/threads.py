@@ -45,8 +45,8 @@ def _groups(root: Path, own: Path) -> Iterator[Path]:
             _, controllers, path = line.split(":", 2)
             if controllers == "" or "cpu" in controllers.split(","):
                 places["cpu" if controllers else ""] = PurePosixPath(path)
-    for controller, path in places.items():
-        for above in (path, *path.parents):
+    for controller, place in places.items():
+        for above in (place, *place.parents):
             yield root / controller / above.relative_to("/")
 
 
