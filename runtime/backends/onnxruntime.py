@@ -80,6 +80,7 @@ class OnnxRuntime:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.enable_mem_pattern = False  # it plans for one shape; lengths vary here
+        options.enable_cpu_mem_arena = False  # it doubles as new shapes come, and is no faster than malloc
         options.log_severity_level = 3
         try:
             return self._onnxruntime.InferenceSession(
