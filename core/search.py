@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import msgspec
@@ -61,12 +62,18 @@ class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(name, f"must be at least {least}, not {value}")
+            if value is not None and value > MOST.get(name, LONGEST):
+                raise UsageError(name, f"must be at most {MOST.get(name, LONGEST)}, not {value}")
+        if not abs(self.length_penalty) <= STEEPEST:
+            raise UsageError(
+                "length_penalty", f"must be from -{STEEPEST} to {STEEPEST}, not {self.length_penalty}"
+            )
         if self.num_return_sequences > self.num_beams:
             raise UsageError(
                 "num_return_sequences",
                 f"{self.num_return_sequences} is more than num_beams, {self.num_beams}",
             )
-        if not self.repetition_penalty > 0:
+        if not 0 < self.repetition_penalty < math.inf:
             raise UsageError("repetition_penalty", f"must be above 0, not {self.repetition_penalty}")
         if self.max_new_tokens is not None and (self.min_new_tokens or 0) > self.max_new_tokens:
             raise UsageError("min_new_tokens", f"{self.min_new_tokens} is more than max_new_tokens")
@@ -113,6 +120,12 @@ class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return self.min_length if self.min_new_tokens is None else prompt + self.min_new_tokens
 
 
+LONGEST = 2**31 - 1
+"""of settings that count tokens"""
+MOST = {"num_beams": 1024}
+"""each has its own cache of keys and values"""
+STEEPEST = 30
+"""so that no number of tokens to this power is too large for a float"""
 LEAST = {
     "max_new_tokens": 1,
     "max_length": 1,

@@ -1,5 +1,6 @@
 """The plain search equals `generate()`: on tables of scores with any settings, and on every architecture."""
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -268,6 +269,11 @@ def test_top_takes_the_first_of_equals(values: list[float], data: Any) -> None:
     ("settings", "names"),
     [
         ({"num_beams": 0}, "num_beams"),
+        ({"num_beams": 10**9}, "num_beams: must be at most 1024, not 1000000000"),
+        ({"max_new_tokens": 10**30}, "max_new_tokens: must be at most 2147483647"),
+        ({"length_penalty": 1e6}, "length_penalty: must be from -30 to 30"),
+        ({"length_penalty": math.nan}, "length_penalty: must be from -30 to 30"),
+        ({"repetition_penalty": math.inf}, "repetition_penalty"),
         ({"num_return_sequences": 3, "num_beams": 2}, "num_return_sequences"),
         ({"repetition_penalty": 0.0}, "repetition_penalty"),
         ({"max_new_tokens": 3, "min_new_tokens": 4}, "min_new_tokens"),

@@ -202,6 +202,7 @@ def test_fields_that_make_no_sense_are_named(changes: dict[str, Any], named: str
         ("graphs", {"decoder": "fp32/model.onnx"}, "graphs: must be files of ['decoder', 'encoder'], not of"),
         ("settings", {"num_beams": "two"}, "settings: Expected `int`, got `str` - at `$.num_beams`"),
         ("settings", {"num_beams": 0}, "num_beams: must be at least 1"),
+        ("settings", {"num_beams": 10**9}, "num_beams: must be at most 1024, not 1000000000"),
         ("parity", {"worst": 1e-6}, "parity: Object missing required field"),
         ("parity", PARITY | {"worst": "small"}, "parity: Expected `float`, got `str` - at `$.worst`"),
     ],

@@ -67,7 +67,7 @@ class Beams:
         beams, ends = self.settings.num_beams, self.settings.eos_token_id
         scores = self.rules.apply(log_softmax(logits), self.tokens) + self.scores[:, None]
         # of so many candidates, enough for every beam do not end
-        chosen = top(scores.ravel(), beams * max(2, 1 + len(ends)))
+        chosen = top(scores.ravel(), min(scores.size, beams * max(2, 1 + len(ends))))
         candidates = scores.ravel()[chosen]
         parents, tokens = np.divmod(chosen, scores.shape[1])
         tokens = np.append(self.tokens[parents], tokens[:, None], axis=1)  # (candidates, T + 1)
