@@ -72,10 +72,11 @@ def load(
         spec = _spec(folder, task, declared, chosen)
         return GenerationPipeline(declared, chosen, task, spec, tokenizer, opened, batch_tokens)
     encoder = cast(EncoderTask, task)
-    (chosen, _), model = choice.choose(among, choice.Opener(folder, declared, encoder.READ, device, budget))
+    opener = choice.Opener(folder, declared, encoder.READ, device, budget)
+    (chosen, engine), model = choice.choose(among, opener)
     spec = _spec(folder, task, declared, chosen)
     kept = Cache(cache) if cache else None
-    return EncoderPipeline(declared, chosen, encoder, spec, tokenizer, model, batch_tokens, kept)
+    return EncoderPipeline(declared, chosen, encoder, spec, tokenizer, model, batch_tokens, kept, engine)
 
 
 def _spec(folder: Path, task: Task, declared: manifest.Bundle, variant: str) -> Spec:

@@ -88,10 +88,12 @@ class EncoderPipeline(Pipeline):
         backend: Backend,
         batch_tokens: int = BATCH_TOKENS,
         cache: Cache | None = None,
+        engine: str | None = None,
     ) -> None:
+        """`engine`: name of the backend, where it has one."""
         super().__init__(manifest, precision, task, spec, tokenizer)
         self._encoder_task, self._backend, self._batch_tokens = task, backend, batch_tokens
-        self.cache = cache
+        self.cache, self.engine = cache, engine
 
     def predict(self, examples: Sequence[Example], **settings: Any) -> list[Result]:
         call = decoders.settings(self.manifest.task, settings)

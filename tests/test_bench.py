@@ -12,6 +12,7 @@ from headway.bench import measure, report
 from headway.bench.measure import SubjectName, compare
 from headway.bench.peers import optimum_onnx
 from headway.bench.peers.base import Wanted, halves, load_peer
+from headway.cli.bench import _same_model
 from headway.core.errors import BundleError, GateError, MeasurementError, UnavailableError, UsageError
 from headway.core.manifest import Bundle
 from tests.conftest import Run, records, write_jsonl
@@ -93,6 +94,9 @@ def test_the_setting_is_one_of_the_peers_own(record: measure.Record) -> None:
         peer = row.subject.split()[0]
         if peer == "torch":
             assert row.setting.keys() == {"batch_size", "by_length"}
+        else:
+            assert row.setting == {"engine": "onnxruntime"}
+            assert f"{row.subject}: engine onnxruntime." in report.markdown(record)
 
 
 def test_the_machine_is_described(record: measure.Record) -> None:
@@ -308,3 +312,5 @@ def test_another_checkpoint_is_refused(run: Run, bundle: Path, checkpoint: Path,
     assert ran.code == 2
     assert "--checkpoint: is not the checkpoint that the bundle was made from" in ran.err
     assert not (tmp_path / "out").exists()
+    foreign = msgspec.structs.replace(Bundle.read(bundle), source={})  # it does not say what it was made from
+    _same_model(foreign, other)

@@ -12,7 +12,7 @@ import numpy as np
 
 from headway.bench.peers.base import Setting, Wanted
 from headway.core.manifest import Bundle
-from headway.runtime import Pipeline, load
+from headway.runtime import load
 
 TASKS = ("text-classification", "sentence-embedding")
 NEEDS_CHECKPOINT = False
@@ -39,10 +39,9 @@ def open_subject(model: Path, precision: str, wanted: Wanted) -> Headway:
 
 
 class Headway:
-    SETTINGS: Sequence[Setting] = ({},)
-
-    def __init__(self, pipe: Pipeline) -> None:
-        self._pipe: Any = pipe
+    def __init__(self, pipe: Any) -> None:
+        self._pipe = pipe
+        self.SETTINGS: Sequence[Setting] = ({"engine": pipe.engine},)  # chosen at load
         self._embeds = pipe.manifest.task == "sentence-embedding"
 
     def one(self, text: str) -> Any:
