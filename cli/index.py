@@ -213,6 +213,10 @@ def cluster(
 def _embedder(opened: Index, given: str | None, threads: int | None) -> BundleEmbedder:
     """The bundle that made the index's vectors, in the same precision."""
     origin = opened.origin
+    if given is None and Path(origin.bundle).is_absolute() and not Path(origin.bundle).is_dir():
+        raise UsageError(
+            "--embedder", f"say where the bundle is that made the index's vectors, once {origin.bundle}"
+        )
     return BundleEmbedder(given or origin.bundle, origin.precision, threads)
 
 

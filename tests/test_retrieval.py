@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -605,6 +606,23 @@ def test_the_command(
     assert [c["id"] for c in clusters] == [f"m{i}" for i in range(30) if i != 3] + ["p0"]
     with pytest.raises(UsageError, match="either --query or --queries"):
         call("search", folder)
+    away = tmp_path / "away"
+    shutil.copytree(folder, away / "index")
+    question = ("search", away / "index", "--query", "Where is it?", "--top", 3, "--threads", 1)
+    with pytest.raises(UsageError, match="--embedder: say where the bundle is"):
+        call(*question)
+    assert call(*question, "--embedder", bundles["vectors"]) == [line]
+
+
+def test_an_index_and_its_embedder_may_be_moved_together(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    embedder = Random()
+    embedder.origin = Origin(str(old / "bundles" / "embedder"), "a" * 64, "fp32")
+    old.mkdir()
+    index = Index.build(corpus(tmp_path / "corpus.jsonl", passages(3)), embedder, old / "index")
+    assert index.origin == embedder.origin
+    old.rename(new)
+    assert Index.open(new / "index").origin.bundle == str(new / "bundles" / "embedder")
 
 
 def test_torch_is_not_needed() -> None:

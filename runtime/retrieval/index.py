@@ -102,7 +102,7 @@ class Index:
         building = output.parent / f".{output.name}.building"
         building.mkdir(exist_ok=True)
         with store.writing(building, output):
-            begun = Manifest(embedder=embedder.origin, corpus=_digest(corpus, columns))
+            begun = Manifest(embedder=embedder.origin.told_from(output), corpus=_digest(corpus, columns))
             manifest = _resumed(building, output, begun, overwrite)
             if not manifest.graph:
                 records = islice(data.read(corpus, columns), manifest.rows, None)
@@ -126,8 +126,8 @@ class Index:
 
     @property
     def origin(self) -> Origin:
-        """The bundle that made the vectors."""
-        return self._state.store.manifest.embedder
+        """The bundle that made the vectors, at its place as seen from where the index is now."""
+        return self._state.store.manifest.embedder.found_from(self.folder)
 
     @property
     def dimensions(self) -> int:

@@ -47,11 +47,23 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The bundle whose vectors an index holds."""
 
     bundle: str
-    """where it was: a folder, or OWNER/NAME@COMMIT"""
+    """a folder, absolute in memory and in an index told from the index's own; or OWNER/NAME@COMMIT"""
     seal: str
     """its manifest's SHA-256"""
     precision: str
     """the variant that made the vectors"""
+
+    def told_from(self, folder: Path) -> Origin:
+        """As an index in that folder keeps it, so that both may be moved together."""
+        if not Path(self.bundle).is_absolute():
+            return self
+        return msgspec.structs.replace(self, bundle=f"./{os.path.relpath(self.bundle, folder)}")
+
+    def found_from(self, folder: Path) -> Origin:
+        """The other way round."""
+        if not self.bundle.startswith("./"):
+            return self
+        return msgspec.structs.replace(self, bundle=os.path.normpath(folder / self.bundle))
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
