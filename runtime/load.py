@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 
@@ -69,21 +69,24 @@ def load(
         chosen = among[0].precision
         graphs = choice.Opener(folder, declared, (), device, budget).verified(chosen)
         opened = Engine(graphs, budget, declared.longest)
-        spec = _spec(folder, task, declared, chosen)
+        spec = _spec(folder, task, declared, chosen, tokenizer)
         return GenerationPipeline(declared, chosen, task, spec, tokenizer, opened, batch_tokens)
     encoder = cast(EncoderTask, task)
     opener = choice.Opener(folder, declared, encoder.READ, device, budget)
     (chosen, engine), model = choice.choose(among, opener)
-    spec = _spec(folder, task, declared, chosen)
+    spec = _spec(folder, task, declared, chosen, tokenizer)
     kept = Cache(cache) if cache else None
     return EncoderPipeline(declared, chosen, encoder, spec, tokenizer, model, batch_tokens, kept, engine)
 
 
-def _spec(folder: Path, task: Task, declared: manifest.Bundle, variant: str) -> Spec:
+def _spec(folder: Path, task: Task, declared: manifest.Bundle, variant: str, tokenizer: Any) -> Spec:
     try:
-        return tasks.spec(task, declared, declared.variants[variant].settings)
+        found = tasks.spec(task, declared, declared.variants[variant].settings)
     except msgspec.ValidationError as error:
         raise BundleError(folder, f"its settings are malformed: {error}") from error
+    if (problem := tasks.unknown_token(task, found.settings, tokenizer)) is not None:
+        raise BundleError(folder, problem)
+    return found
 
 
 def _precisions(declared: manifest.Bundle, wanted: str) -> list[str]:

@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from headway.core import tasks
+from headway.core.errors import BundleError, CheckpointError
 from headway.core.manifest import Bundle, Checkpoint
 from headway.core.tolerance import PRECISION
 from headway.export.bundle import export
@@ -21,6 +22,7 @@ from headway.train import checkpoint as opener
 from headway.train.options import TrainOptions
 from headway.train.tasks import base
 from tests import corpora
+from tests.small import small_bundle
 from tests.test_architectures import ENCODERS, model_of
 
 DATA: dict[str, tuple[str, Any, dict[str, Any]]] = {
@@ -130,3 +132,19 @@ def test_every_architecture(architecture: str, kind: str, tmp_path: Path) -> Non
         assert variant.parity["worst"] <= limits.worst
         assert variant.parity["neighbours"] <= limits.neighbours
         assert variant.parity["longest"] == 96
+
+
+def test_a_separator_that_the_tokenizer_does_not_have(pretrained: Path, tmp_path: Path) -> None:
+    folder, _ = untrained("documents", pretrained, tmp_path)
+    bundle = small_bundle(tmp_path / "bundle")
+    told = Bundle.read(bundle)
+    (logits,) = told.graphs["model"].outputs
+    logits.shape.insert(1, "length")
+    task, wrong = "sequential-sentence-classification", {"separator": "[END]"}
+    msgspec.structs.replace(told, task=task, settings=wrong).write(bundle)
+    msgspec.structs.replace(Checkpoint.read(folder), settings=wrong).write(folder)
+    problem = r"its setting 'separator' is '\[END\]', which its tokenizer does not have$"
+    with pytest.raises(CheckpointError, match=problem):
+        opener.open_checkpoint(folder)
+    with pytest.raises(BundleError, match=problem):
+        load(bundle)

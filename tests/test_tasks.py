@@ -13,7 +13,7 @@ import scipy.special
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from headway.core import generation, report, retrieval, tasks, windows
 from headway.core.data import Record
@@ -522,7 +522,30 @@ def test_schemes(tags: str, scheme: str) -> None:
 def test_words_of_a_text_without_tokens() -> None:
     example = token_classification.read(record(text="Ann's  naïve 漢字, ok."), labelled=False)
     found = [example.text[slice(*w)] for w in example.words]
-    assert found == ["Ann", "'", "s", "naïve", "漢字", ",", "ok", "."]
+    assert found == ["Ann", "'", "s", "naïve", "漢", "字", ",", "ok", "."]
+
+
+@few
+@given(st.text(st.sampled_from("aé \u0301\x01.漢字は㐀豈𠀀𫝀´£$°½😀\u200d")))
+def test_words_are_those_of_berts_tokenizer(text: str) -> None:
+    """As far as anything is left of them when it has removed accents and control characters."""
+    normal: Any = normalizers.BertNormalizer(lowercase=False, strip_accents=True)
+    wanted = [
+        word for word, _ in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(normal.normalize_str(text))
+    ]
+    found = [normal.normalize_str(text[a:b]).strip() for a, b in token_classification.words_of(text)]
+    assert [word for word in found if word] == wanted
+
+
+def test_an_entity_ends_where_its_tokens_do() -> None:
+    """A tokenizer that is not BERT's may make one token of several ideographs."""
+    task, raw = token_classification, Tokenizer(models.WordLevel({"東京": 0, "都": 1, "?": 2}, unk_token="?"))
+    raw.pre_tokenizer = pre_tokenizers.Split("東京", "isolated")  # type: ignore[assignment]
+    example, spec = task.read(record(text="東京都"), labelled=False), spec_of(task, ["O", "B-x"], 8)
+    assert len(example.words) == 3
+    (row,) = task.rows([example], raw, spec)
+    found = task.decode([example], [Output(row, np.array([[0, 9], [9, 0]], np.float32))], spec)
+    assert [(e.text, e.start, e.end) for e in found[0].entities] == [("東京", 0, 2)]
 
 
 compact = st.text(

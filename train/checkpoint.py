@@ -62,6 +62,9 @@ def _opened(folder: Path, manifest: Checkpoint) -> Opened:
     except msgspec.ValidationError as error:
         raise CheckpointError(folder, f"its settings are malformed: {error}") from error
     tokenizer = open_tokenizer(str(folder))
+    problem = tasks.unknown_token(tasks.load(manifest.task), spec.settings, tokenizer.backend_tokenizer)
+    if problem is not None:
+        raise CheckpointError(folder, problem)
     model = open_model(str(folder), manifest.task, spec, None)
     model.train(False)
     return Opened(folder, manifest, spec, model, tokenizer)

@@ -157,6 +157,15 @@ def spec(task: Task, manifest: Any, settings: Mapping[str, Any] | None = None) -
     return Spec(list(manifest.labels), manifest.max_length, own)
 
 
+def unknown_token(task: Task, settings: Any, tokenizer: Any) -> str | None:
+    """What is wrong with the first setting that names a token which the `tokenizers.Tokenizer` does not have, or None."""
+    named = getattr(task, "tokens", None)
+    for name, token in named(settings).items() if named is not None else ():
+        if token is not None and tokenizer.token_to_id(token) is None:
+            return f"its setting '{name}' is '{token}', which its tokenizer does not have"
+    return None
+
+
 def read_input(task: Task, given: Any, place: int) -> Example:
     """An input of a call: a text, a tuple of texts, or an object with the task's fields. Raises InputError."""
     parts = given if isinstance(given, tuple) else (given,)

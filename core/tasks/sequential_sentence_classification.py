@@ -72,6 +72,11 @@ def check(example: Example, spec: Spec) -> None:
             )
 
 
+def tokens(settings: Settings) -> dict[str, str | None]:
+    """Settings that name a token of the tokenizer."""
+    return {"separator": settings.separator, "opening": settings.opening}
+
+
 def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
     """Windows of whole sentences; `marks` are (sentence, its first token, its separator) in each."""
     settings: Settings = spec.settings

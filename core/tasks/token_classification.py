@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any, Literal
 
@@ -20,11 +20,13 @@ from headway.core.data import Record
 from headway.core.figures import f1_macro, f1_micro, precision_recall
 from headway.core.tasks import Output, Row, Spec, encode
 
-WORD = re.compile(r"[^\W_]+|[^\w\s]|[_\x0b\x0c\x1c-\x1f\x85]")
+IDEOGRAPHS = (
+    r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f"
+)
+"""those of Chinese, Japanese and Korean, as BERT's tokenizer has them"""
+LETTER = re.compile(rf"[^\W_{IDEOGRAPHS}]")
+WORD = re.compile(rf"{LETTER.pattern}+|[{IDEOGRAPHS}]|[^\w\s]|[_\x0b\x0c\x1c-\x1f\x85]")
 """what is a word of a text that comes without tokens, before `words_of` joins what belongs together"""
-LETTER = re.compile(r"[^\W_]")
-JOINER = "\u200d"
-"""makes one sign of the two that it stands between"""
 
 Aggregation = Literal["first", "mean", "max", "strict"]
 """how a word's tokens become one: the first; the mean of their probabilities; the one that is surest; or the first
@@ -102,10 +104,10 @@ def read(record: Record, labelled: bool) -> Example:
 
 
 def words_of(text: str) -> tuple[tuple[int, int], ...]:
-    """Begin and end of each word of a text: runs of letters and digits, and single other signs.
+    """Begin and end of each word of a text, as BERT's tokenizer has them: runs of letters, digits and symbols that
+    are not ASCII, and single other signs and ideographs.
 
-    A combining mark belongs to what it stands on, and a control character inside a word to that word, as
-    tokenizers have it.
+    A combining mark belongs to what it stands on, and a control character inside a word to that word.
     """
     found = [match.span() for match in WORD.finditer(text)]
     if text.isascii() and text.isprintable():
@@ -117,7 +119,7 @@ def words_of(text: str) -> tuple[tuple[int, int], ...]:
     for begin, end in found:
         category = unicodedata.category(text[begin])
         touches = bool(ends) and ends[-1] == begin
-        if touches and (category[0] == "M" or _goes_on(text, words[-1], begin)):
+        if touches and (category[0] == "M" or (_runs(text[words[-1][0]]) and _runs(text[begin]))):
             words[-1], ends[-1] = (words[-1][0], end), end
         elif touches and (category[0] == "C" or text[begin] == "\ufffd"):
             ends[-1] = end
@@ -127,10 +129,10 @@ def words_of(text: str) -> tuple[tuple[int, int], ...]:
     return tuple(words)
 
 
-def _goes_on(text: str, word: tuple[int, int], begin: int) -> bool:
-    """Whether what begins there, behind marks and control characters, is still the same word."""
-    letters = LETTER.match(text, word[0]) and LETTER.match(text, begin)
-    return bool(letters) or text[begin - 1] == JOINER
+def _runs(character: str) -> bool:
+    """Whether it makes one word with such as itself."""
+    symbol = not character.isascii() and unicodedata.category(character)[0] == "S"
+    return symbol or LETTER.match(character) is not None
 
 
 def scheme_of(tags: Sequence[str]) -> Literal["bio", "bioes", "plain"]:
@@ -168,6 +170,8 @@ class Marks:
     first: list[tuple[int, int]]
     words: list[int]
     """(T): the word that each token belongs to, or -1"""
+    reached: list[int] = field(default_factory=list)
+    """words that begin inside a token of one before"""
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter(self.first)
@@ -191,6 +195,7 @@ def _marks(example: Example, window: Any, begins: list[int], first_seen: dict[in
     text, words = example.text, example.words
     first = []
     owners = []
+    reached: list[int] = []
     seen = -1
     specials = window.special_tokens_mask
     for place, (begin, end) in enumerate(window.offsets):
@@ -201,12 +206,14 @@ def _marks(example: Example, window: Any, begins: list[int], first_seen: dict[in
             word = bisect_right(begins, begin) - 1
             if word >= 0 and begin >= words[word][1]:
                 word = -1  # between words
+            elif word >= 0 and end > words[word][1]:
+                reached += range(word + 1, bisect_left(begins, end))
             if word > seen:
                 seen = word
                 if first_seen.setdefault(word, begin) == begin:
                     first.append((word, place))
         owners.append(word)
-    return Marks(first, owners)
+    return Marks(first, owners, reached)
 
 
 @dataclass(frozen=True)
@@ -278,6 +285,7 @@ class Words:
 
     offsets: NDArray[np.int64]  # (E + 1): of the examples' words
     numbers: NDArray[np.int64]  # (W): which of its example's words it is
+    lasts: NDArray[np.int64]  # (W): the same, or the last of those without a token that its own reach
     chances: NDArray[np.float64]  # (W, C): probabilities of the tags; 0 where the word has no token
     scores: NDArray[
         np.float32
@@ -304,11 +312,16 @@ def words_in(
     scores = np.log(np.maximum(chances, IMPROBABLE)).astype(np.float32)
     numbers = np.arange(count) - np.repeat(offsets[:-1], np.diff(offsets))
     if len(places) == count:
-        return Words(offsets, numbers, chances, scores, seen)
+        return Words(offsets, numbers, numbers, chances, scores, seen)
     scores[~seen] = np.where(_fallback(spec), 0, -np.inf)
     kept = seen | np.repeat([e.has_tokens for e in examples], np.diff(offsets))
-    offsets = np.concatenate(([0], np.cumsum(kept)))[offsets]
-    return Words(offsets, numbers[kept], chances[kept], scores[kept], seen[kept])
+    before = np.cumsum(kept)  # (count): of the words up to each
+    reached = [offsets[o.row.example] + word for o in outputs for word in o.row.marks.reached]
+    joined = np.array([word for word in reached if not kept[word]], np.int64)
+    lasts = numbers[kept]
+    np.maximum.at(lasts, before[joined] - 1, numbers[joined])
+    offsets = np.concatenate(([0], before))[offsets]
+    return Words(offsets, numbers[kept], lasts, chances[kept], scores[kept], seen[kept])
 
 
 def _fallback(spec: Spec) -> NDArray[np.bool_]:  # (C): whether it is the fallback tag; any, if none is
@@ -404,7 +417,7 @@ def results_of(
     tags = [spec.labels[tag] for tag in chosen.tolist()]
     for word in np.flatnonzero(~words.seen).tolist():
         tags[word] = spec.settings.fallback
-    ends, numbers = words.offsets.tolist(), words.numbers.tolist()
+    ends, numbers, lasts = words.offsets.tolist(), words.numbers.tolist(), words.lasts.tolist()
     found = [
         [(name, begin + a, begin + b) for name, a, b in spans(tags[begin:end], spec.settings.scheme)]
         for begin, end in pairwise(ends)
@@ -416,7 +429,7 @@ def results_of(
     results = []
     for i, (example, own) in enumerate(zip(examples, found, strict=True)):
         begin, end = ends[i], ends[i + 1]
-        entities = [_entity(example, label, numbers[a], numbers[b - 1], next(rated)) for label, a, b in own]
+        entities = [_entity(example, label, numbers[a], lasts[b - 1], next(rated)) for label, a, b in own]
         told = (tags[begin:end], scores[begin:end]) if example.has_tokens else ()
         results.append(Result(entities, *told))
     return results
