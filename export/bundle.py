@@ -118,7 +118,7 @@ def _prove(
     traced = generation.build(opened)
     draft = _with(
         draft,
-        graphs=writers.declare(traced),
+        graphs=writers.declare(traced, options.target),
         search=msgspec.to_builtins(generation.settings(opened)),
         longest=generation.longest(opened),
     )

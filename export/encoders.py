@@ -117,9 +117,11 @@ def prove(opened: Opened, own: Sequence[Example], progress: Progress, **common: 
     tokenizer = common["tokenizer"]
     chosen = own_rows(task, tokenizer, opened.spec, own)
     compared = chosen + rows(tokenizer, opened.spec)
-    model = graph.build(opened, common["draft"].graphs[ROLE])
+    declared = common["draft"].graphs[ROLE]
+    model = graph.build(opened, declared)
     return EncoderProof(
         fp32={ROLE: model},
+        traced={ROLE: declared},
         own=chosen,
         compared=compared,
         expected=reference(opened, task, compared, progress),

@@ -24,6 +24,9 @@ from headway.export.engine import base as engines
 from headway.export.precision import base
 from headway.export.proof import Answers, Parity, Proof
 
+FOR_OTHERS = "-appending.onnx"
+"""ends the name of a graph beside one that only headway can run: the same, for other tools; they share their weights"""
+
 
 def make(precision: str, held: Proof, folder: Path, progress: Progress) -> Variant:
     """Write a variant's graphs, with as few layers left in fp32 as the gates allow.
@@ -60,19 +63,28 @@ def _convert(precision: str, kept: Collection[str], held: Proof, folder: Path) -
         if refused := engine.refused(model):
             remedy = "export another precision, or for another --target"
             raise UnavailableError(f"{precision} for {held.target} ({'; '.join(refused[:3])})", remedy)
+        contract.check(model, held.traced[role], held.checkpoint)
+        if held.target != "cpu" or held.traced[role] == held.draft.graphs[role]:
+            store.write(model, path)
+            continue
+        other = store.twin(model)
+        model = held.runnable(role, model)
         contract.check(model, held.draft.graphs[role], held.checkpoint)
-        store.write(model, path)
+        store.write_with_twin(model, path, other, path.with_name(f"{role}{FOR_OTHERS}"))
 
 
 @contextmanager
 def _provable(precision: str, held: Proof, folder: Path) -> Iterator[Path]:
     """A variant's folder, or one with the same graphs for a processor, where it has not the variant's arithmetic."""
-    if precision not in engines.load(held.target).SIMULATED:
+    if held.target == "cpu":
         yield folder
         return
     with tempfile.TemporaryDirectory() as name:
-        for path in held.graphs(folder).values():
-            store.write(simulated.simulate(ir.load(path)), Path(name) / path.name)
+        for role, path in held.graphs(folder).items():
+            model = ir.load(path)
+            if precision in engines.load(held.target).SIMULATED:
+                model = simulated.simulate(model)
+            store.write(held.runnable(role, model), Path(name) / path.name)
         yield Path(name)
 
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from headway.core.errors import GateError
-from headway.core.manifest import Bundle
+from headway.core.manifest import Bundle, Graph
 from headway.core.progress import Progress
 from headway.core.tasks import Example, Spec, Task
 from headway.core.tolerance import PRECISION
@@ -57,6 +57,8 @@ class Proof(ABC):
     """the bundle's own"""
     fp32: dict[str, ir.Model]
     """graphs by role, which nobody changes"""
+    traced: dict[str, Graph]
+    """what those take and give"""
     examples: list[Example]
     """labelled; empty without --eval"""
     reference: dict[str, float]
@@ -74,6 +76,10 @@ class Proof(ABC):
     def graphs(self, folder: Path) -> dict[str, Path]:
         """Where a variant's graphs lie, by role."""
         return {role: folder / f"{role}.onnx" for role in self.fp32}
+
+    def runnable(self, role: str, model: ir.Model) -> ir.Model:
+        """A variant's graph as headway's runtime takes it; it may be changed in place."""
+        return model
 
     @abstractmethod
     def feeds(self, role: str) -> Feeds:

@@ -24,6 +24,16 @@ def write(model: ir.Model, path: Path) -> None:
     ir.save(model, path, external_data=external, size_threshold_bytes=LIGHT)
 
 
+def write_with_twin(model: ir.Model, path: Path, other: ir.Model, other_path: Path) -> None:
+    """Write two graphs in one folder, the constants that they share once: those of `other` lie in the data of `model`."""
+    ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=LIGHT)
+    written = ir.load(path).graph.initializers
+    for name, value in other.graph.initializers.items():
+        if name in written and isinstance(written[name].const_value, ir.ExternalTensor):
+            value.const_value = written[name].const_value
+    ir.save(other, other_path)
+
+
 def weight(model: ir.Model) -> int:
     """Bytes of a graph's constants."""
     return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)

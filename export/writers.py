@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 
 from headway.core import tasks
 from headway.core.manifest import Graph
 from headway.core.progress import Progress
 from headway.core.tasks import Example
-from headway.export import encoders, store
+from headway.export import cache, encoders, store
 from headway.export.generation import Traced
 from headway.export.precision.base import Feeds, Remembered
 from headway.export.proof import Answers, Parity, Proof, differences
@@ -56,6 +57,11 @@ class WriterProof(Proof):
     own: int
     """how many of the sources, from the first on, are the user's"""
 
+    def runnable(self, role: str, model: ir.Model) -> ir.Model:
+        if role == "encoder":
+            return model
+        return cache.in_place(model, cache.declare(self.traced[role]), self.checkpoint)
+
     def feeds(self, role: str) -> Feeds:
         return self._read[role]
 
@@ -81,7 +87,7 @@ class WriterProof(Proof):
 
     def _unread(self, text: Sequence[int], source: int) -> dict[str, Any]:
         """The decoder's own inputs before it has read anything."""
-        declared = {tensor.name: tensor for tensor in self.draft.graphs["decoder"].inputs}
+        declared = {tensor.name: tensor for tensor in self.traced["decoder"].inputs}
         behind_encoder = "encoder" in self.fp32
         feed: dict[str, Any] = {
             "input_ids": np.array([text]),
@@ -165,19 +171,19 @@ class WriterProof(Proof):
         """Logits (T, V) before each token that PyTorch writes, through the caches, of sources in one batch."""
         targets = [self.expected[i].tokens[1] for i in numbers]
         start = self.draft.search.get("decoder_start_token_id") or 0
-        logits, state = engine.begin([self.sources[i] for i in numbers], start)
-        steps = [logits]
+        decoding, logits = engine.begin([self.sources[i] for i in numbers], start)
+        steps = [logits.copy()]
         for step in range(max(map(len, targets)) - 1):
             ids = np.array([[target[step] if step < len(target) else 0] for target in targets])
-            logits, state = engine.step(ids, state)
-            steps.append(logits)
+            steps.append(decoding.step(ids).copy())
         every = np.stack(steps, axis=1)  # (rows, steps, V)
         return [rows[: len(target)] for rows, target in zip(every, targets, strict=True)]
 
 
-def declare(traced: dict[str, Traced]) -> dict[str, Graph]:
-    """What each graph takes and gives."""
-    return {role: graph.declared for role, graph in traced.items()}
+def declare(traced: dict[str, Traced], target: str) -> dict[str, Graph]:
+    """What each graph of a variant for that target takes and gives."""
+    found = {role: graph.declared for role, graph in traced.items()}
+    return found | {"decoder": cache.declare(found["decoder"])} if target == "cpu" else found
 
 
 def prove(
@@ -187,6 +193,7 @@ def prove(
     found, of_user = sources(opened, common["tokenizer"], own)
     return WriterProof(
         fp32={role: graph.model for role, graph in traced.items()},
+        traced={role: graph.declared for role, graph in traced.items()},
         sources=found,
         expected=[_written(opened, source) for source in progress(found, "PyTorch", len(found))],
         own=of_user,

@@ -146,7 +146,7 @@ def written(bundle: Path, checkpoint: Path) -> float:
         "input_ids": torch.tensor([e.ids for e in encoded]),
         "attention_mask": torch.tensor([e.attention_mask for e in encoded]),
     }
-    opened = ORTModelForCausalLM.from_pretrained(bundle / "fp32", file_name="decoder.onnx")
+    opened = ORTModelForCausalLM.from_pretrained(bundle / "fp32", file_name="decoder-appending.onnx")
     models = (opened, AutoModelForCausalLM.from_pretrained(checkpoint).eval())
     same = True
     for beams in BEAMS:

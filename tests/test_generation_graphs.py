@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from headway.core.errors import CheckpointError
 from headway.core.tolerance import PRECISION
-from headway.export import generation, graph, store
+from headway.export import cache, generation, graph, store
 from headway.runtime.generation.engine import Engine
 
 ROOT = Path(__file__).parents[1]
@@ -132,7 +132,11 @@ def engine(name: str) -> Engine:
     folder = Path(tempfile.mkdtemp())
     files = {role: folder / f"{role}.onnx" for role in traced(name)}
     for role, path in files.items():
-        ir.save(traced(name)[role].model, path)
+        made = traced(name)[role]
+        model = store.twin(made.model)
+        ir.save(
+            cache.in_place(model, cache.declare(made.declared), name) if role == "decoder" else model, path
+        )
     return Engine(files, 1, generation.longest(opened(name)))
 
 
@@ -166,10 +170,10 @@ def test_encoder_decoders(name: str) -> None:
     """Token by token, sources of many lengths together, against PyTorch with each source alone."""
     target = [START, 14, 9, 52, 52, 31, 8, 60, 7]
     expected = [pytorch_logits(name, source, target) for source in SOURCES]
-    logits, state = engine(name).begin(SOURCES, START)
+    decoding, logits = engine(name).begin(SOURCES, START)
     for place, token in enumerate([*target[1:], END]):
         assert_close(logits, np.stack([e[place] for e in expected]))
-        logits, state = engine(name).step(np.full((len(SOURCES), 1), token), state)
+        logits = decoding.step(np.full((len(SOURCES), 1), token))
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -178,12 +182,12 @@ def test_decoders(name: str) -> None:
     more = [14, 9, 52, 52, 31, 8, 60, 7]
     texts = [source + more for source in SOURCES]
     expected = [pytorch_logits(name, [], text) for text in texts]
-    logits, state = engine(name).begin(SOURCES, START)
+    decoding, logits = engine(name).begin(SOURCES, START)
     for place, token in enumerate(more):
         assert_close(
             logits, np.stack([e[len(s) - 1 + place] for e, s in zip(expected, SOURCES, strict=True)])
         )
-        logits, state = engine(name).step(np.full((len(SOURCES), 1), token), state)
+        logits = decoding.step(np.full((len(SOURCES), 1), token))
     for found, wanted in zip(engine(name).logits(texts), expected, strict=True):
         assert_close(found, wanted)
 
@@ -192,10 +196,10 @@ def test_decoders(name: str) -> None:
 def test_several_tokens_at_once(name: str) -> None:
     """The cache may be empty or not, and a step may have any length."""
     rest = np.array([[14, 9, 52]] * len(SOURCES))
-    _, state = engine(name).begin(SOURCES, START)
-    at_once, _ = engine(name).step(rest, state)
+    at_once = engine(name).begin(SOURCES, START)[0].step(rest)
+    decoding, _ = engine(name).begin(SOURCES, START)
     for place in range(3):
-        logits, state = engine(name).step(rest[:, place : place + 1], state)
+        logits = decoding.step(rest[:, place : place + 1])
     assert_close(at_once, logits)
 
 

@@ -65,20 +65,17 @@ class TableEngine:
 
     def begin(self, sources: Any, start: int) -> Any:
         rows = [np.array([source]) for source in sources]
-        return np.concatenate([self.table.logits(row) for row in rows]), Rows(rows)
-
-    def step(self, ids: Any, state: Any) -> Any:
-        rows = [np.append(row, [own], axis=1) for row, own in zip(state.held, ids, strict=True)]
-        self.ran.append(len(rows))
-        return np.concatenate([self.table.logits(row) for row in rows]), Rows(rows)
+        return TableDecoding(self, rows), np.concatenate([self.table.logits(row) for row in rows])
 
 
-class Rows:
-    def __init__(self, held: Any) -> None:
-        self.held = held
+class TableDecoding:
+    def __init__(self, engine: TableEngine, rows: Any) -> None:
+        self.engine, self.rows = engine, rows
 
-    def rows(self, chosen: Any) -> Any:
-        return Rows([self.held[i] for i in chosen])
+    def step(self, ids: Any, parents: Any) -> Any:
+        self.rows = [np.append(self.rows[i], [own], axis=1) for i, own in zip(parents, ids, strict=True)]
+        self.engine.ran.append(len(self.rows))
+        return np.concatenate([self.engine.table.logits(row) for row in self.rows])
 
 
 def generated(model: Any, source: list[int], settings: dict[str, Any]) -> tuple[list[list[int]], list[float]]:

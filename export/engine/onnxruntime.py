@@ -4,6 +4,7 @@ It runs after the precision's conversion, on graphs of every precision. A part t
 it is. All that it writes are standard ops, and none of them mixes the tokens of two texts:
 - where a head reads the first token only, the last layer computes that token only;
 - Attention takes (B, T, D) as the products give it, without a Reshape and a Transpose around it;
+- RMS normalization is one op;
 - all quantizations of (B, T) tokens share one array of zero points.
 
 Tried and left out, as no faster: one product for query, key and value, Gemm instead of MatMul and Add,
@@ -19,6 +20,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
+from headway.export import rms
 from headway.export.precision.base import Writer
 
 ABOUT = "ONNX Runtime on a processor: the last layer for the first token only where no other is read, fewer copies"
@@ -44,6 +46,7 @@ def rewrite(model: ir.Model) -> ir.Model:
     """A precision's graph as ONNX Runtime runs it fastest; it may be changed in place."""
     ShapeInferencePass()(model)
     _share_zero_points(model)
+    rms.fuse(model)
     RemoveUnusedNodesPass()(model)
     _FirstToken(model).write()
     for node in list(model.graph):

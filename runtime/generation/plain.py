@@ -135,7 +135,7 @@ def search(
     ]
     sentences = list(running)
     rows: Ints = np.arange(len(running))[:, None].repeat(settings.num_beams, axis=1)  # (B, K) of the logits
-    logits, state = engine.begin(sources, settings.decoder_start_token_id or 0)
+    decoding, logits = engine.begin(sources, settings.decoder_start_token_id or 0)
     while True:
         for sentence, own in zip(running, rows, strict=True):
             sentence.advance(logits[own])
@@ -144,7 +144,7 @@ def search(
         if not running:
             break
         last = np.concatenate([sentence.tokens[:, -1:] for sentence in running])
-        logits, state = engine.step(last, state.rows(np.concatenate(kept)))
+        logits = decoding.step(last, np.concatenate(kept))
         rows = np.arange(len(last)).reshape(len(running), -1)
     return [
         [Hypothesis(decode(tokens), score, tokens) for tokens, score in sentence.found()]
