@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from headway.core import data, siblings
 from headway.core.data import Record
 from headway.core.errors import DataError, InputError
+from headway.core.prefix import alike, beginning
 from headway.core.report import Table
 
 FAMILY = "headway.core.tasks"
@@ -214,15 +215,27 @@ def encode(
     stride: int = 0,
     strategy: str = "longest_first",
     offsets: bool = True,
-) -> Iterable[Any]:
+    special: bool = True,
+) -> list[Any]:
     """`tokenizers` encodings of texts or pairs; what does not fit is in each one's `overflowing`.
 
-    `offsets`: whether it matters where in the text each token is; it is faster where it does not.
+    `offsets`: whether it matters where in the text each token is, and what overflows; it is faster where it does not.
+    `special`: with special tokens.
     """
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, stride=stride, strategy=strategy)
+    if offsets:
+        return _encoded(tokenizer, tokenizer.encode_batch, texts, special)
+    read = [beginning(tokenizer, text, max_length) for text in texts]
+    found = _encoded(tokenizer, tokenizer.encode_batch_fast, read, special)
+    return [
+        encoding if alike(encoding, some, text) else _encoded(tokenizer, None, [text], special)[0]
+        for encoding, some, text in zip(found, read, texts, strict=True)
+    ]
+
+
+def _encoded(tokenizer: Any, many: Any, texts: Sequence[Any], special: bool) -> list[Any]:
     if len(texts) == 1:  # no thread pool to wake
-        pair = texts[0] if isinstance(texts[0], tuple) else (texts[0],)
-        return [tokenizer.encode(*pair)]
-    many = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
-    return cast(Iterable[Any], many(list(texts)))
+        parts = texts[0] if isinstance(texts[0], tuple) else texts
+        return [tokenizer.encode(*parts, add_special_tokens=special)]
+    return cast(list[Any], many(list(texts), add_special_tokens=special))

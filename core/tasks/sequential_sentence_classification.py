@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from headway.core import calibration, report, windows
 from headway.core.data import Record
 from headway.core.figures import f1_macro
-from headway.core.tasks import Output, Row, Spec
+from headway.core.tasks import Output, Row, Spec, encode
 
 PLAIN: dict[int, tuple[str, ...]] = {}
 GRAPH = {"logits": ("batch", "length", "classes")}
@@ -80,13 +80,12 @@ def tokens(settings: Settings) -> dict[str, str | None]:
 def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
     """Windows of whole sentences; `marks` are (sentence, its first token, its separator) in each."""
     settings: Settings = spec.settings
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
     separator = tokenizer.token_to_id(settings.separator)
     opening = [] if settings.opening is None else [tokenizer.token_to_id(settings.opening)]
     room = spec.max_length - len(opening)
     found = []
-    every = tokenizer.encode_batch([s for e in examples for s in e.sentences], add_special_tokens=False)
+    sentences = [s for e in examples for s in e.sentences]
+    every = encode(tokenizer, sentences, room, offsets=False, special=False)
     ends = np.cumsum([0, *(len(e.sentences) for e in examples)])
     for number, (first, last) in enumerate(pairwise(ends.tolist())):
         ids = [encoding.ids for encoding in every[first:last]]
