@@ -40,9 +40,8 @@ def alike(encoding: Any, read: Any, text: Any) -> bool:
         return bool(encoding.overflowing)
     counts = [encoding.sequence_ids.count(place) for place in (0, 1)]
     shorter = counts.index(min(counts))
-    return (
-        counts[shorter] < sum(counts) // 2 and read[shorter] == text[shorter]
-    )  # so nothing of it is left out
+    whole: bool = read[shorter] == text[shorter]
+    return whole and counts[shorter] < sum(counts) // 2  # the other one alone was cut, here and there
 
 
 def _splits_at_spaces(tokenizer: Any) -> bool:
