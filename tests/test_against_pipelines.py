@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from tokenizers import Tokenizer
 
+from headway.bench.pipeline_answers import Mended, Whole
 from headway.core import tasks
 from headway.runtime.pipeline import EncoderPipeline
 from headway.runtime.ragged import Ragged
@@ -119,21 +120,6 @@ def test_labels_and_scores(kind: str, pretrained: Path) -> None:
 # --- token-classification
 
 
-class Mended(transformers.TokenClassificationPipeline):  # type: ignore[misc]
-    """Two mistakes less. The pipeline takes each token that is not as long as what it was made of for the rest of a
-    word, though the tokenizer only removed an accent or a control character; and it ends entities before the
-    combining marks of their last letter, which it so leaves behind."""
-
-    def gather_pre_entities(self, sentence: str, input_ids: Any, *rest: Any, **more: Any) -> Any:
-        found = super().gather_pre_entities(sentence, input_ids, *rest, **more)
-        for entity in found:
-            token = self.tokenizer.convert_ids_to_tokens(int(input_ids[entity["index"]]))
-            entity["is_subword"] = token.startswith("##")
-            while entity["end"] < len(sentence) and unicodedata.category(sentence[entity["end"]])[0] == "M":
-                entity["end"] += 1
-        return found
-
-
 @pytest.fixture(scope="module")
 def tagger(pretrained: Path) -> Any:
     return random_model(transformers.AutoModelForTokenClassification, pretrained, TAGS)
@@ -168,6 +154,19 @@ def test_entities(
     @given(joined(pieces).filter(lambda text: len(tokenizer.tokenize(text)) < 62))
     def compare(text: str) -> None:
         assert_same_entities(tagging, theirs, text)
+
+    compare()
+
+
+def test_entities_of_long_texts(tagger: Any, tagging: EncoderPipeline, pretrained: Path) -> None:
+    """As the pipeline gives them that does not cut entities at the edges of windows."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(pretrained)
+    theirs = Whole(model=tagger, tokenizer=tokenizer, stride=16)
+
+    @settings(max_examples=10)
+    @given(st.lists(words, min_size=60, max_size=120))
+    def compare(pieces: list[str]) -> None:
+        assert_same_entities(tagging, theirs, " ".join(pieces))
 
     compare()
 
