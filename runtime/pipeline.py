@@ -120,10 +120,14 @@ class EncoderPipeline(Pipeline):
 
     def _run(self, ragged: Ragged) -> list[NDArray[np.float32]]:
         lengths = ragged.lengths
-        batches = [np.zeros(1, np.int64)] if len(ragged) == 1 else plan(lengths, self._batch_tokens)
+        if len(ragged) == 1:
+            places, batches = [np.zeros(1, np.int64)], [ragged]
+        else:
+            places = plan(lengths, self._batch_tokens)
+            batches = [ragged.take(rows) for rows in places]
         every_token = "length" in self._encoder_task.GRAPH[self._encoder_task.READ[0]]
         answers: list[Any] = [None] * len(ragged)
-        for batch, outputs in zip(batches, self._backend.run([ragged.take(b) for b in batches]), strict=True):
-            for i, answer in zip(batch, tasks.joined(self._encoder_task, outputs), strict=True):
+        for rows, outputs in zip(places, self._backend.run(batches), strict=True):
+            for i, answer in zip(rows, tasks.joined(self._encoder_task, outputs), strict=True):
                 answers[i] = answer[: lengths[i]] if every_token else answer
         return answers

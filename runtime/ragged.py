@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +23,15 @@ class Ragged:
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Ragged:
         """The model's inputs, in order."""
-        offsets = np.concatenate(([0], np.cumsum([len(row.ids) for row in rows], dtype=np.int64)))
+        ends = accumulate((len(row.ids) for row in rows), initial=0)
+        offsets = np.fromiter(ends, np.int64, len(rows) + 1)
         ids = np.fromiter(chain.from_iterable(row.ids for row in rows), np.int32, offsets[-1])
         types = np.fromiter(chain.from_iterable(row.types for row in rows), np.int32, offsets[-1])
         return cls(ids, types, offsets)
 
     @property
     def lengths(self) -> NDArray[np.int64]:  # (B)
-        return np.diff(self.offsets)
+        return self.offsets[1:] - self.offsets[:-1]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -117,9 +117,9 @@ def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
     found = []
     for number, encoding in enumerate(encode(tokenizer, pairs, spec.max_length, stride, "only_second")):
         for window in (encoding, *encoding.overflowing):
-            offsets = np.array(window.offsets, dtype=np.int64)
-            offsets[[s != 1 for s in window.sequence_ids]] = -1
-            found.append(Row(number, window.ids, window.type_ids, offsets, cut[number]))
+            both = zip(window.offsets, window.sequence_ids, strict=True)
+            marks = np.array([own if s == 1 else (-1, -1) for own, s in both], np.int64)
+            found.append(Row(number, window.ids, window.type_ids, marks, cut[number]))
     return found
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -40,13 +41,12 @@ def best_spans(
     logits = np.concatenate([o.logits for o in outputs]).astype(np.float32, copy=False)  # (N, 2)
     starts, ends = np.ascontiguousarray(logits.T)
     places = list(task.edges(examples, outputs))
-    windows = np.cumsum([0, *(len(o.logits) for o in outputs)], dtype=np.int64)
-    sizes = np.zeros(len(examples) + 1, np.int64)
-    for number, own in groupby(o.row.example for o in outputs):
-        sizes[number + 1] = len(list(own))
+    windows = np.array([0, *accumulate(len(o.logits) for o in outputs)], np.int64)
+    counts = Counter(o.row.example for o in outputs)
+    questions = np.array([0, *accumulate(counts[number] for number in range(len(examples)))], np.int64)
     first, after = (np.concatenate([p[side] for p in places]) for side in (0, 1))
     scores, found = spans(
-        starts, ends, first, after, windows, np.cumsum(sizes), k=count, longest=longest, overlap=overlap
+        starts, ends, first, after, windows, questions, k=count, longest=longest, overlap=overlap
     )  # (Q, k), (Q, k, 2)
     return [
         [(s, a, b) for s, (a, b) in zip(own, around, strict=True) if b > 0]
