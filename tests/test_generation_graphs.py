@@ -16,11 +16,14 @@ import onnx_ir as ir
 import pytest
 import torch
 import transformers
+from hypothesis import given
+from hypothesis import settings as profile
+from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from headway.core.errors import CheckpointError
 from headway.core.tolerance import PRECISION
-from headway.export import cache, generation, graph, store
+from headway.export import cache, generation, graph, rms, store
 from headway.runtime.generation.engine import Engine
 
 ROOT = Path(__file__).parents[1]
@@ -133,7 +136,7 @@ def engine(name: str) -> Engine:
     files = {role: folder / f"{role}.onnx" for role in traced(name)}
     for role, path in files.items():
         made = traced(name)[role]
-        model = store.twin(made.model)
+        model = rms.fuse(store.twin(made.model))
         ir.save(
             cache.in_place(model, cache.declare(made.declared), name) if role == "decoder" else model, path
         )
@@ -201,6 +204,60 @@ def test_several_tokens_at_once(name: str) -> None:
     for place in range(3):
         logits = decoding.step(rest[:, place : place + 1])
     assert_close(at_once, logits)
+
+
+@pytest.mark.parametrize("name", ["t5", "bart", "gpt2"])
+@profile(max_examples=5, deadline=None)
+@given(data=st.data())
+def test_rows_that_follow_other_rows(name: str, data: Any) -> None:
+    """Caches that are rearranged in place, whatever follows what, against every row's own tokens read from the start."""
+    number, beams = len(SOURCES), data.draw(st.integers(1, 4), "beams")
+    decoding, _ = engine(name).begin(SOURCES, START)
+    parents = np.arange(number).repeat(beams)
+    source, texts = parents, [[] for _ in parents]
+    for _ in range(4):
+        new = np.array(data.draw(lists_of(st.integers(3, 60), len(parents)), "tokens"))
+        texts = [[*texts[p], int(token)] for p, token in zip(parents, new, strict=True)]
+        logits = decoding.step(new[:, None], parents).copy()
+        alone = [from_the_start(name, s, text) for s, text in zip(source, texts, strict=True)]
+        assert_close(logits, np.concatenate(alone))
+        kept = data.draw(
+            st.sets(st.sampled_from(sorted(set(source.tolist()))), min_size=1), "sources that go on"
+        )
+        first = np.array([np.flatnonzero(source == s)[0] for s in sorted(kept)])
+        parents = first.repeat(beams) + data.draw(
+            lists_of(st.integers(0, beams - 1), beams * len(kept)), "parents"
+        )
+        source = source[parents]
+
+
+def lists_of(values: Any, size: int) -> Any:
+    return st.lists(values, min_size=size, max_size=size)
+
+
+def from_the_start(name: str, source: int, text: list[int]) -> Any:
+    decoding, _ = engine(name).begin([SOURCES[source]], START)
+    return decoding.step(np.array([text]))
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_caches_are_written_in_place(name: str) -> None:
+    made = traced(name)["decoder"]
+    declared = cache.declare(made.declared)
+    found = cache.in_place(store.twin(made.model), declared, name).graph
+    caches = [t for t in declared.inputs if t.name.startswith("past.")]
+    assert [t.shape[2] for t in caches] == ["room"] * len(caches)
+    scattered = {str(n.inputs[0].name): str(n.outputs[0].name) for n in found if n.op_type == "TensorScatter"}
+    assert scattered == {t.name: t.name.replace("past", "present") for t in caches}
+    assert not [n for n in found if n.op_type == "Concat" and str(n.inputs[0].name) in scattered]
+
+
+@pytest.mark.parametrize("name", ["t5", "llama", "qwen3"])
+def test_rms_normalization_is_one_op(name: str) -> None:
+    plain = traced(name)["decoder"].model
+    fused = rms.fuse(store.twin(plain)).graph
+    ops, before = (Counter(n.op_type for n in g) for g in (fused, plain.graph))
+    assert ops["RMSNormalization"] == before["ReduceMean"] > 2
 
 
 @pytest.mark.parametrize("name", SIZES)
