@@ -179,12 +179,14 @@ def _answers(text: str, tokenizer: Tokenizer, length: int, chance: random.Random
 def _beginnings(text: str, tokenizer: Tokenizer, length: int, chance: random.Random) -> None:
     many = (text * 90)[:3000]
     pair: Any = chance.choice(((text, many), (many, text), (text * 3, many)))
-    for given, special in ((many, chance.random() < 0.5), (pair, True)):
-        (fast,) = tasks.encode(tokenizer, [given], length, offsets=False, special=special)
-        tokenizer.enable_truncation(length)
-        whole = tokenizer.encode(*([given] if isinstance(given, str) else given), add_special_tokens=special)
-        assert (fast.ids, fast.type_ids) == (whole.ids, whole.type_ids), "a cut text has other tokens"
-        assert bool(fast.overflowing) == bool(whole.overflowing), "it is not told that a text was cut"
+    given, special = (
+        (pair, True) if chance.random() < 0.1 else (many, chance.random() < 0.5)
+    )  # pairs take long
+    (fast,) = tasks.encode(tokenizer, [given], length, offsets=False, special=special)
+    tokenizer.enable_truncation(length)
+    whole = tokenizer.encode(*([given] if isinstance(given, str) else given), add_special_tokens=special)
+    assert (fast.ids, fast.type_ids) == (whole.ids, whole.type_ids), "a cut text has other tokens"
+    assert bool(fast.overflowing) == bool(whole.overflowing), "it is not told that a text was cut"
 
 
 def manifests(folder: Path) -> Case:
