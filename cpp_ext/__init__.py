@@ -1,6 +1,7 @@
-"""The C++ kernels: padding, pooling, softmax, top-k, tags and spans over NumPy arrays; what the CPU can do."""
+"""The C++ kernels: padding, pooling, softmax, top-k, tags, spans and the search for tokens over NumPy arrays; what the CPU can do."""
 
 from headway.cpp_ext._native import (
+    Searcher,
     argmax,
     cpu_features,
     level,
@@ -19,6 +20,7 @@ from headway.cpp_ext._native import (
 )
 
 __all__ = [
+    "Searcher",
     "argmax",
     "cpu_features",
     "level",

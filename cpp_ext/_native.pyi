@@ -80,6 +80,68 @@ def pool_ragged(hidden: Annotated[NDArray[numpy.float32], dict(shape=(None, None
     (B, D). ValueError for wrong offsets, for a row without tokens and for an unknown kind.
     """
 
+class Searcher:
+    """
+    The search for the next tokens of many sentences at once, fed with logits. Sentences stand in
+    the order in which they entered. To be used by one thread at a time.
+    """
+
+    def __init__(self, vocabulary: int) -> None: ...
+
+    def add(self, prompt: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], settings: object, longest: int, shortest: int) -> int:
+        """
+        A sentence enters, at any time; returns its key. prompt (T): what the decoder has read.
+        settings: a headway.core.search.Search. longest, shortest: tokens of prompt and continuation
+        together, at most and before an end token may come. ValueError for what makes no sense.
+        """
+
+    @property
+    def rows(self) -> int:
+        """
+        How many rows of logits the next advance() takes: 1 for a sentence that has just entered,
+        num_beams for one that goes on.
+        """
+
+    def advance(self, logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> None:
+        """
+        Choose the next tokens by logits (rows, V), which are only read. ValueError, and nothing is
+        changed, for another shape, NaN and +inf; -inf entries are welcome.
+        """
+
+    @property
+    def tokens(self) -> Annotated[NDArray[numpy.int64], dict(shape=(None,))]:
+        """The next token (R) of each row of the sentences that go on."""
+
+    @property
+    def parents(self) -> Annotated[NDArray[numpy.int64], dict(shape=(None,))]:
+        """
+        The row of the last logits (R) that each row of the sentences that go on follows. As many as
+        possible follow the row of their own place in the sentence.
+        """
+
+    @property
+    def finished(self) -> list[int]:
+        """Keys of the sentences that the last advance() ended."""
+
+    def found(self, key: int) -> list[tuple[list[int], float, list[float]]]:
+        """
+        Of a finished sentence: tokens after the prompt, score, log probability of each token; best
+        first, none where the settings forbid all. ValueError if it is not finished, IndexError for
+        an unknown key.
+        """
+
+    def settled(self, key: int) -> list[int]:
+        """
+        Tokens after the prompt that the best hypothesis is sure to begin with. IndexError for an
+        unknown key.
+        """
+
+    def drop(self, key: int) -> None:
+        """
+        Forget a sentence, finished or not; its rows are left out from now on. IndexError for an
+        unknown key.
+        """
+
 def softmax(logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
     """
     Probabilities (B, C) of logits (B, C), row by row. -inf gives 0. ValueError for NaN, +inf, a

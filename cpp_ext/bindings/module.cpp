@@ -8,6 +8,7 @@ NB_MODULE(_native, module) {
     headway::register_level(module);
     headway::register_pad(module);
     headway::register_pool(module);
+    headway::register_search(module);
     headway::register_softmax(module);
     headway::register_spans(module);
     headway::register_tags(module);

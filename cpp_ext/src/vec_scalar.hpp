@@ -41,9 +41,9 @@ inline Vec max_or_nan(Vec a, Vec b) { return {(a.v > b.v) | (a.v != a.v) ? a.v :
 
 // To the nearest integer, for |a| < 2^22.
 inline Vec round(Vec a) { return {(a.v + 12582912.0f) - 12582912.0f}; }
-// 2^a for an integer a in [-126, 127].
+// 2^a for an integer a in [-126, 127]; NaN gives anything. Of a + 1.5 * 2^23 the lowest bits are a.
 inline Vec power_of_2(Vec a) {
-    return {std::bit_cast<float>((static_cast<std::int32_t>(a.v) + 127) << 23)};
+    return {std::bit_cast<float>((std::bit_cast<std::uint32_t>(a.v + 12582912.0f) + 127u) << 23)};
 }
 // value where a >= bound, else 0.
 inline Vec keep_from(Vec a, Vec bound, Vec value) { return {a.v >= bound.v ? value.v : 0.0f}; }

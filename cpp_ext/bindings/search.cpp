@@ -1,0 +1,138 @@
+// The search for next tokens, for Python.
+#include "headway/search.hpp"
+
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <string>
+#include <tuple>
+
+#include "arrays.hpp"
+#include "register.hpp"
+
+namespace headway {
+namespace {
+
+constexpr auto class_doc =
+    "The search for the next tokens of many sentences at once, fed with logits. Sentences stand "
+    "in\n"
+    "the order in which they entered. To be used by one thread at a time.";
+constexpr auto add_doc =
+    "A sentence enters, at any time; returns its key. prompt (T): what the decoder has read.\n"
+    "settings: a headway.core.search.Search. longest, shortest: tokens of prompt and continuation\n"
+    "together, at most and before an end token may come. ValueError for what makes no sense.";
+constexpr auto rows_doc =
+    "How many rows of logits the next advance() takes: 1 for a sentence that has just entered,\n"
+    "num_beams for one that goes on.";
+constexpr auto advance_doc =
+    "Choose the next tokens by logits (rows, V), which are only read. ValueError, and nothing is\n"
+    "changed, for another shape, NaN and +inf; -inf entries are welcome.";
+constexpr auto tokens_doc = "The next token (R) of each row of the sentences that go on.";
+constexpr auto parents_doc =
+    "The row of the last logits (R) that each row of the sentences that go on follows. As many as\n"
+    "possible follow the row of their own place in the sentence.";
+constexpr auto finished_doc = "Keys of the sentences that the last advance() ended.";
+constexpr auto found_doc =
+    "Of a finished sentence: tokens after the prompt, score, log probability of each token; best\n"
+    "first, none where the settings forbid all. ValueError if it is not finished, IndexError for\n"
+    "an unknown key.";
+constexpr auto settled_doc =
+    "Tokens after the prompt that the best hypothesis is sure to begin with. IndexError for an\n"
+    "unknown key.";
+constexpr auto drop_doc =
+    "Forget a sentence, finished or not; its rows are left out from now on. IndexError for an\n"
+    "unknown key.";
+
+using Found = std::tuple<Tokens, double, std::vector<float>>;
+
+template <class T>
+void take(const nb::handle& settings, const char* name, T& value) {
+    value = nb::cast<T>(settings.attr(name));
+}
+
+void take(const nb::handle& settings, const char* name, Tokens& tokens) {
+    const nb::object given = settings.attr(name);
+    if (nb::isinstance<nb::int_>(given))
+        tokens = {nb::cast<Token>(given)};
+    else if (!given.is_none())
+        tokens = nb::cast<Tokens>(given);
+}
+
+void take(const nb::handle& settings, const char* name, EarlyStopping& value) {
+    const nb::object given = settings.attr(name);
+    if (nb::isinstance<nb::str>(given))
+        value = EarlyStopping::never;
+    else
+        value = nb::cast<bool>(given) ? EarlyStopping::yes : EarlyStopping::no;
+}
+
+SearchSettings as_settings(const nb::handle& given) {
+    SearchSettings out;
+    take(given, "num_beams", out.num_beams);
+    take(given, "num_return_sequences", out.num_return_sequences);
+    take(given, "length_penalty", out.length_penalty);
+    take(given, "early_stopping", out.early_stopping);
+    take(given, "repetition_penalty", out.repetition_penalty);
+    take(given, "no_repeat_ngram_size", out.no_repeat_ngram_size);
+    take(given, "bad_words_ids", out.bad_words_ids);
+    take(given, "suppress_tokens", out.suppress_tokens);
+    take(given, "begin_suppress_tokens", out.begin_suppress_tokens);
+    take(given, "forced_bos_token_id", out.forced_bos_token_id);
+    take(given, "forced_eos_token_id", out.forced_eos_token_id);
+    take(given, "renormalize_logits", out.renormalize_logits);
+    take(given, "eos_token_id", out.eos_token_id);
+    return out;
+}
+
+Tokens as_tokens(const Given<std::int64_t, 1>& given) {
+    return {given.data(), given.data() + given.size()};
+}
+
+std::int64_t add(Searcher& searcher, const Given<std::int64_t, 1>& prompt,
+                 const nb::object& settings, std::int64_t longest, std::int64_t shortest) {
+    return searcher.add({as_tokens(prompt), as_settings(settings), longest, shortest});
+}
+
+template <class T>
+Result<std::int64_t, 1> as_result(const std::vector<T>& values) {
+    auto out = allocate<std::int64_t>(std::ssize(values), 1);
+    std::copy(values.begin(), values.end(), out.get());
+    return as_numpy<1>(std::move(out), {std::ssize(values)});
+}
+
+std::vector<Found> found(const Searcher& searcher, std::int64_t key) {
+    std::vector<Found> every;
+    for (Hypothesis& h : searcher.found(key))
+        every.emplace_back(std::move(h.tokens), h.score, std::move(h.logs));
+    return every;
+}
+
+}  // namespace
+
+void register_search(nb::module_& module) {
+    nb::class_<Searcher>(module, "Searcher", class_doc)
+        .def(nb::init<std::int64_t>(), nb::arg("vocabulary"))
+        .def("add", &add, nb::arg("prompt"), nb::arg("settings"), nb::arg("longest"),
+             nb::arg("shortest"), add_doc)
+        .def_prop_ro("rows", &Searcher::rows, rows_doc)
+        .def(
+            "advance",
+            [](Searcher& searcher, const Given<float, 2>& logits) {
+                const Matrix view = as_matrix(logits);
+                without_gil([&] { searcher.advance(view); });
+            },
+            nb::arg("logits").noconvert(), advance_doc)
+        .def_prop_ro(
+            "tokens", [](const Searcher& searcher) { return as_result(searcher.tokens()); },
+            nb::rv_policy::move, tokens_doc)
+        .def_prop_ro(
+            "parents", [](const Searcher& searcher) { return as_result(searcher.parents()); },
+            nb::rv_policy::move, parents_doc)
+        .def_prop_ro("finished", &Searcher::finished, finished_doc)
+        .def("found", &found, nb::arg("key"), found_doc)
+        .def("settled", &Searcher::settled, nb::arg("key"), settled_doc)
+        .def("drop", &Searcher::drop, nb::arg("key"), drop_doc);
+}
+
+}  // namespace headway

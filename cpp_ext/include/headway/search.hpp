@@ -1,0 +1,104 @@
+// The search for the next tokens of many sentences at once, fed with logits.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "headway/array.hpp"
+
+namespace headway {
+
+using Token = std::int32_t;
+using Tokens = std::vector<Token>;
+
+enum class EarlyStopping { no, yes, never };
+
+// Names and meanings are those of transformers' generate().
+struct SearchSettings {
+    std::int64_t num_beams = 1;
+    std::int64_t num_return_sequences = 1;
+    double length_penalty = 1.0;
+    EarlyStopping early_stopping = EarlyStopping::no;
+    double repetition_penalty = 1.0;
+    std::int64_t no_repeat_ngram_size = 0;
+    std::vector<Tokens> bad_words_ids;
+    Tokens suppress_tokens;
+    Tokens begin_suppress_tokens;
+    Tokens forced_bos_token_id;  // none or one
+    Tokens forced_eos_token_id;
+    bool renormalize_logits = false;
+    Tokens eos_token_id;
+};
+
+// What is asked for one sentence.
+struct SearchRequest {
+    Tokens prompt;  // what the decoder has read; tokens beyond the vocabulary are known to no rule
+    SearchSettings settings;
+    std::int64_t longest;   // tokens of prompt and continuation together, at most
+    std::int64_t shortest;  // the same, before an end token may come
+};
+
+struct Hypothesis {
+    Tokens tokens;            // after the prompt, end token included
+    double score;             // sum of logs; of beams divided by length ** length_penalty
+    std::vector<float> logs;  // log probability of each token, as the settings changed it
+};
+
+class Sentence;
+
+// Sentences enter at any time and leave when they are finished. Each step takes one row of logits
+// for every beam: one row for a sentence that has just entered; sentences stand in the order in
+// which they entered. One thread at a time.
+class Searcher {
+  public:
+    // Throws std::invalid_argument unless there is a token.
+    explicit Searcher(std::int64_t vocabulary);
+    ~Searcher();
+
+    // Returns the sentence's key. Throws std::invalid_argument for settings that make no sense.
+    std::int64_t add(SearchRequest request);
+
+    // How many rows of logits the next step takes.
+    std::int64_t rows() const;
+
+    // Throws std::invalid_argument, and changes nothing, for a wrong shape, NaN and +inf; -inf
+    // entries are welcome.  // (rows, V)
+    void advance(const Matrix& logits);
+
+    // Of the sentences that go on: what comes next in each row, and the row of the last logits
+    // that it follows. As many rows as possible follow themselves.
+    Tokens tokens() const;
+    std::vector<std::int64_t> parents() const;
+
+    // Keys of the sentences that the last step ended.
+    const std::vector<std::int64_t>& finished() const { return finished_; }
+
+    // These throw std::out_of_range for a key that is not there.
+    // Best first; empty where the settings forbid all. Throws std::invalid_argument for a sentence
+    // that is not finished.
+    std::vector<Hypothesis> found(std::int64_t key) const;
+    // Tokens after the prompt that can no longer change: the best hypothesis will begin with them.
+    Tokens settled(std::int64_t key) const;
+    // Forgets the sentence, whether finished or not. It has no rows any more.
+    void drop(std::int64_t key);
+
+  private:
+    struct Scratch;
+    struct Running {
+        std::int64_t key;
+        std::int64_t first;  // its first row of the last logits
+        Sentence* sentence;
+    };
+
+    std::int64_t vocabulary_;
+    std::int64_t next_key_ = 0;
+    std::map<std::int64_t, std::unique_ptr<Sentence>> sentences_;
+    std::vector<Running> running_;
+    std::vector<std::int64_t> finished_;
+    std::unique_ptr<Scratch> scratch_;
+};
+
+}  // namespace headway

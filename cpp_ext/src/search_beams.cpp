@@ -1,0 +1,105 @@
+// Beam search, as transformers 5 does it.
+#include "search_beams.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace headway {
+namespace {
+
+// Whether it does not go back to a beam that never began, or to one that has ended.
+bool real(float score) { return score > out / 2; }
+
+}  // namespace
+
+// All beams begin alike: only the first goes on at first.
+Beams::Beams(SearchRequest request)
+    : Sentence(std::move(request)), beams_(request_.settings.num_beams, {out, 0}) {
+    beams_[0].score = 0.0f;
+}
+
+void Beams::advance(Step& step) {
+    const auto found = candidates(step);
+    const std::size_t count = beams_.size();
+    ++length_;
+    const bool longest = std::ssize(request_.prompt) + length_ >= request_.longest;
+    bool way_on = false;
+    ranked_.clear();
+    for (std::size_t i = 0; i < found.size(); ++i) {
+        const bool ends = longest || rules_.ends(found[i].token);
+        if (ends && i < count) keep(found[i]);
+        way_on |= !ends;
+        ranked_.push_back({found[i].score + (ends ? out : 0.0f), std::int64_t(i)});
+    }
+    const auto last = ranked_.begin() + std::min(count, ranked_.size());
+    std::partial_sort(ranked_.begin(), last, ranked_.end(), [](const Ranked& a, const Ranked& b) {
+        return a.score != b.score ? a.score > b.score : a.place < b.place;
+    });
+    go_on(found, {ranked_.begin(), last});
+    done_ = !way_on || no_hope();
+}
+
+// Enough that as many as there are beams do not end.
+std::span<const Candidate> Beams::candidates(Step& step) {
+    const std::size_t ends = request_.settings.eos_token_id.size();
+    step.best.begin(beams_.size() * std::max<std::size_t>(2, 1 + ends));
+    for (std::size_t i = 0; i < beams_.size(); ++i) {
+        const auto [score, line] = beams_[i];
+        if (!(score > step.best.bar())) continue;  // as logarithms of probabilities are not above 0
+        step.scores.begin(row(step, line), true);
+        rules_.apply(step.scores, lines_[line].tokens);
+        step.scores.offer(score, static_cast<std::int32_t>(i), step.best);
+    }
+    return step.best.sorted();
+}
+
+float Beams::divided(float score, std::int64_t length) const {
+    return score / static_cast<float>(std::pow(length, request_.settings.length_penalty));
+}
+
+void Beams::keep(const Candidate& candidate) {
+    const float score = divided(candidate.score, length_);
+    if (!(score > bar())) return;
+    if (full()) finished_.pop_back();
+    const auto place = std::upper_bound(finished_.begin(), finished_.end(), score,
+                                        [](float a, const Finished& b) { return a > b.score; });
+    finished_.insert(place, {ended(next(candidate), score), score, real(candidate.score)});
+}
+
+// Beams for which no token may come stay, so that there are as many rows as before, but are dead.
+void Beams::go_on(std::span<const Candidate> found, std::span<const Ranked> chosen) {
+    children_.assign(beams_.size(), {0, never, beams_[0].line});
+    for (std::size_t i = 0; i < chosen.size(); ++i) children_[i] = next(found[chosen[i].place]);
+    lines_.go_on(children_, rows_);
+    for (std::size_t i = 0; i < beams_.size(); ++i)
+        beams_[i] = {i < chosen.size() ? chosen[i].score : never, rows_[i]};
+}
+
+// Whether no beam that goes on would come among the finished.
+bool Beams::no_hope() const {
+    const SearchSettings& settings = request_.settings;
+    if (settings.early_stopping == EarlyStopping::yes && full()) return true;
+    const bool later =
+        settings.early_stopping == EarlyStopping::never && settings.length_penalty > 0;
+    const std::int64_t length = later ? request_.longest - std::ssize(request_.prompt) : length_;
+    return !real(beams_[0].score) || divided(beams_[0].score, length) <= bar();
+}
+
+std::vector<Hypothesis> Beams::found() const {
+    std::vector<Hypothesis> every;
+    for (const Finished& finished : finished_)
+        if (finished.real) every.push_back(finished.hypothesis);
+    const auto wanted = static_cast<std::size_t>(request_.settings.num_return_sequences);
+    if (every.size() > wanted) every.resize(wanted);
+    return every;
+}
+
+std::vector<std::span<const Token>> Beams::rivals() const {
+    std::vector<std::span<const Token>> every;
+    for (const Beam& beam : beams_)
+        if (real(beam.score)) every.push_back(written(beam.line));
+    if (!finished_.empty() && finished_[0].real) every.push_back(finished_[0].hypothesis.tokens);
+    return every;
+}
+
+}  // namespace headway
