@@ -30,6 +30,20 @@ class Result:
     """True if the source was longer than the model and its end was cut off"""
 
 
+@dataclass(frozen=True)
+class Scored:
+    """How probable a model finds a given target."""
+
+    score: float
+    """sum of the log probabilities"""
+    tokens: list[int]
+    """of the target, end token included"""
+    log_probabilities: list[float]
+    """natural logarithm, of each token"""
+    truncated: bool = False
+    """True if the source was longer than the model and was cut"""
+
+
 def compare(said: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
     """ROUGE-1, -2, -L (F, stemmed, best reference; rouge_score), corpus BLEU and chrF (sacrebleu), as shares."""
     try:

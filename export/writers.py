@@ -22,7 +22,7 @@ from headway.export.precision.base import Feeds, Remembered
 from headway.export.proof import Answers, Parity, Proof, differences
 from headway.runtime.generation.engine import Engine
 from headway.runtime.generation.pipeline import GenerationPipeline
-from headway.runtime.generation.plain import search
+from headway.runtime.generation.search import search
 from headway.train.checkpoint import Opened
 
 BATCHES = (3, 8)

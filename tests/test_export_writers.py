@@ -110,6 +110,35 @@ def test_settings_of_a_call(pipe: Pipeline) -> None:
     assert pipe([]) == []
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_pieces_are_those_of_the_whole(pipe: Any, beams: int) -> None:
+    counts = []
+    for text in TEXTS:
+        pieces = list(pipe.write(text, num_beams=beams, max_new_tokens=12))
+        assert "".join(pieces) == pipe(text, num_beams=beams, max_new_tokens=12).text
+        counts.append(len(pieces))
+    assert beams > 1 or max(counts) > 2
+
+
+def test_scores_of_given_targets(made: tuple[Path, Path], pipe: Any) -> None:
+    opened = opener.open_checkpoint(made[0])
+    pairs = [(TEXTS[0], "Thank you"), (TEXTS[2], "Where is it? I want it now."), (TEXTS[1], "!")]
+    found = pipe.score(pairs)
+    assert pipe.score([]) == []
+    for (source, _), scored in zip(pairs, found, strict=True):
+        crossed = opened.model.config.is_encoder_decoder
+        ids = opened.tokenizer(source, return_tensors="pt", add_special_tokens=crossed)["input_ids"]
+        target = torch.tensor([scored.tokens])
+        with torch.no_grad():
+            if crossed:
+                logits = opened.model(ids, labels=target).logits
+            else:
+                logits = opened.model(torch.cat([ids, target], 1)).logits[:, ids.shape[1] - 1 : -1]
+        wanted = logits.log_softmax(-1).gather(-1, target[..., None]).flatten()
+        np.testing.assert_allclose(scored.log_probabilities, wanted.tolist(), rtol=1e-4, atol=1e-4)
+        assert scored.score == pytest.approx(sum(scored.log_probabilities))
+
+
 def test_a_long_source_is_cut_and_told(pipe: Pipeline) -> None:
     long: Any = pipe("where is my parcel " * 60)
     assert (long.truncated, pipe("where is my parcel").truncated) == (True, False)

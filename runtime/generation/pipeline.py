@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from headway.core import tasks
 from headway.core.data import text_problem
 from headway.core.errors import InputError
-from headway.core.generation import Hypothesis, Result
+from headway.core.generation import Hypothesis, Result, Scored
 from headway.core.manifest import Bundle
 from headway.core.search import Search
 from headway.core.tasks import Example, Spec, Task, encode, text_generation
 from headway.core.tasks import Result as AnyResult
 from headway.runtime.generation.engine import Engine
-from headway.runtime.generation.plain import search
 from headway.runtime.generation.rules import log_softmax
+from headway.runtime.generation.search import score, search, settled
 from headway.runtime.pipeline import WINDOW, Pipeline
 from headway.runtime.plan import BATCH_TOKENS, plan
+
+LOGITS = 1 << 24
+"""numbers in the logits of a batch of targets, at most"""
 
 
 class GenerationPipeline(Pipeline):
@@ -56,6 +60,62 @@ class GenerationPipeline(Pipeline):
                 best = hypotheses[0] if hypotheses else Hypothesis("", float("-inf"), [])
                 results[i] = Result(best.text, best.score, hypotheses, cut[i])
         return results
+
+    def write(self, given: str | Mapping[str, Any], **settings: Any) -> Iterator[str]:
+        """The text of one source, piece by piece, as soon as nothing can change a piece any more, also with beams.
+
+        To stop, close the iterator. Settings and errors are those of a call.
+        """
+        chosen = self.search.changed(**settings)
+        ((source,), _) = self.sources([tasks.read_input(self.task, given, 0)], chosen)
+        tokens: list[int] = []
+        told = ""
+        for new in settled(self._engine, source, chosen):
+            tokens += new
+            text = self._text(tokens)
+            half = text.endswith("\ufffd")  # of a character whose other tokens are to come
+            if len(text) > len(told) and text.startswith(told) and not half:
+                yield text[len(told) :]
+                told = text
+        if rest := self._text(tokens)[len(told) :]:
+            yield rest
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
+        """How probable the model finds each target after its source. Raises InputError, naming the place."""
+        examples = [tasks.read_input(self.task, {"source": source}, i) for i, (source, _) in enumerate(pairs)]
+        for place, (_, target) in enumerate(pairs):
+            if problem := text_problem(target):
+                raise InputError(place, problem)
+        sources, cut = self.sources(examples, self.search)
+        targets = self._targets([target for _, target in pairs])
+        found: list[Any] = [None] * len(pairs)
+        lengths = np.array([len(a) + len(b) for a, b in zip(sources, targets, strict=True)])
+        most = max(1, min(self._batch_tokens, LOGITS // self._engine.vocabulary))
+        for batch in plan(lengths, most) if pairs else []:
+            start = self.search.decoder_start_token_id or 0
+            scores = score(self._engine, [sources[i] for i in batch], [targets[i] for i in batch], start)
+            for i, logs in zip(batch.tolist(), scores, strict=True):
+                found[i] = Scored(sum(logs), targets[i], logs, cut[i])
+        return found
+
+    def _targets(self, texts: Sequence[str]) -> list[list[int]]:
+        """Their tokens as the model learned them, without the start token and closed by an end token."""
+        with self._tokenizing:
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            crossed = self._engine.with_encoder
+            every = [e.ids for e in self._tokenizer.encode_batch(list(texts), add_special_tokens=crossed)]
+        found = []
+        for i, ids in enumerate(every):
+            if crossed and ids[:1] == [self.search.decoder_start_token_id]:
+                ids = ids[1:]
+            ends = self.search.eos_token_id
+            if ends and not set(ends) & set(ids):
+                ids = [*ids, ends[0]]
+            if not ids:
+                raise InputError(i, "its target has no tokens")
+            found.append(ids)
+        return found
 
     def sources(self, examples: Sequence[Any], chosen: Search) -> tuple[list[list[int]], list[bool]]:
         """Tokens of each source, and whether it was cut: an encoder's at its end, a prompt at its beginning."""

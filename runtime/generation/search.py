@@ -1,0 +1,122 @@
+"""The search for the next tokens of a batch: the graphs' logits go through the kernel, its choices to the graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headway.core.errors import InputError, UsageError
+from headway.core.generation import Hypothesis
+from headway.core.search import Search
+from headway.cpp_ext import Searcher
+from headway.runtime.generation.engine import Engine, Floats, Ints
+
+
+def search(
+    engine: Engine, sources: Sequence[Sequence[int]], settings: Search, decode: Callable[[list[int]], str]
+) -> list[list[Hypothesis]]:
+    """The best continuations of each prompt, or texts for each source, best first.
+
+    Args:
+        sources: tokens of each; an encoder-decoder's for its encoder.
+        decode: makes the text of a hypothesis' tokens.
+    Raises:
+        UsageError: a setting that does not fit the model.
+        InputError: a source without tokens, or a prompt that leaves no room.
+    """
+    if not sources:
+        return []
+    searcher = Searcher(engine.vocabulary)
+    keys = [
+        searcher.add(np.array(prompt), settings, longest, settings.shortest(len(prompt)))
+        for prompt, longest in prompts(engine, sources, settings)
+    ]
+    decoding, logits = engine.begin(sources, settings.decoder_start_token_id or 0)
+    while True:
+        searcher.advance(logits)
+        parents = searcher.parents
+        if not len(parents):
+            break
+        logits = decoding.step(searcher.tokens[:, None], parents)
+    return [
+        [Hypothesis(decode(tokens), score, tokens) for tokens, score, _ in searcher.found(key)]
+        for key in keys
+    ]
+
+
+def settled(engine: Engine, source: Sequence[int], settings: Search) -> Iterator[list[int]]:
+    """Tokens of the best hypothesis, one piece after another as soon as nothing can change them any more.
+
+    With beams they wait until all beams that may still win agree on them. Arguments and errors are those of `search`.
+    """
+    searcher = Searcher(engine.vocabulary)
+    ((prompt, longest),) = prompts(engine, [source], settings)
+    key = searcher.add(np.array(prompt), settings, longest, settings.shortest(len(prompt)))
+    decoding, logits = engine.begin([source], settings.decoder_start_token_id or 0)
+    told = 0
+    while True:
+        searcher.advance(logits)
+        tokens, parents = searcher.settled(key), searcher.parents
+        if len(tokens) > told:
+            yield tokens[told:]
+            told = len(tokens)
+        if not len(parents):
+            return
+        logits = decoding.step(searcher.tokens[:, None], parents)
+
+
+def score(
+    engine: Engine, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], start: int
+) -> list[list[float]]:
+    """Log probability of each token of a target, given its source and the target's tokens before it.
+
+    Args:
+        sources: tokens of each; an encoder-decoder's for its encoder.
+        targets: tokens of each, at least one.
+        start: the token that a decoder behind an encoder begins with.
+    """
+    decoding, first = engine.begin(sources, start)
+    longest = max(map(len, targets))
+    ids = np.zeros((len(targets), longest), np.int64)
+    for row, target in zip(ids, targets, strict=True):
+        row[: len(target)] = target
+    found = np.empty(ids.shape)
+    found[:, 0] = _log_probabilities(first, ids[:, 0])
+    if longest > 1:
+        rest = decoding.read(
+            ids[:, :-1], np.arange(longest - 1)
+        )  # what comes after a target changes nothing in it
+        found[:, 1:] = _log_probabilities(rest, ids[:, 1:])
+    return [row[: len(target)].tolist() for row, target in zip(found, targets, strict=True)]
+
+
+def _log_probabilities(logits: Floats, chosen: Ints) -> NDArray[np.float64]:
+    """Of tokens (…) by logits (…, V)."""
+    most = logits.max(axis=-1, keepdims=True)
+    whole = np.log(np.exp(logits - most).sum(axis=-1, dtype=np.float64))
+    own = np.take_along_axis(logits - most, chosen[..., None], axis=-1)[..., 0]
+    found: NDArray[np.float64] = own - whole
+    return found
+
+
+def prompts(
+    engine: Engine, sources: Sequence[Sequence[int]], settings: Search
+) -> list[tuple[Sequence[int], int]]:
+    """What the decoder begins each source with, and how many tokens it may come to."""
+    settings.check(engine.vocabulary)
+    if engine.with_encoder and settings.decoder_start_token_id is None:
+        raise UsageError("decoder_start_token_id", "an encoder-decoder needs it")
+    found = []
+    for index, source in enumerate(sources):
+        if not len(source):
+            raise InputError(index, "it has no tokens")
+        prompt = [settings.decoder_start_token_id or 0] if engine.with_encoder else source
+        longest = settings.longest(len(prompt))
+        if engine.longest is not None:
+            longest = min(longest, engine.longest)
+        if longest <= len(prompt):
+            raise InputError(index, f"{len(prompt)} tokens leave no room in a model of {engine.longest}")
+        found.append((prompt, longest))
+    return found
