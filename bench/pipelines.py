@@ -228,14 +228,13 @@ def _sets(case: Case, folder: Path, plain: Path | None) -> dict[str, list[Any]]:
     task = tasks.load(case.task)
     columns = data.parse_columns(case.options.get("columns"))
     files = [folder / case.folder / f"{split}.jsonl" for split in ("test", "dev", "train")]
-    sets: dict[str, list[Any]] = {
-        case.name: [e for f in files for e in tasks.read_labelled(task, f, columns)]
-    }
-    if plain is not None and case.task == "token-classification":
-        lines = [line for line in plain.read_text("utf-8").split("\n") if line.strip()]
-        texts = [tasks.read_input(task, line, place) for place, line in enumerate(lines)]
-        sets[f"{plain.stem}, by {case.name}"] = texts
-    return sets
+    examples: list[Any] = [e for f in files for e in tasks.read_labelled(task, f, columns)]
+    if case.task != "token-classification":
+        return {case.name: examples}
+    sets = {case.name: [e.text for e in examples]}  # the pipeline finds words in texts by itself
+    if plain is not None:
+        sets[f"{plain.stem}, by {case.name}"] = [t for t in plain.read_text("utf-8").split("\n") if t.strip()]
+    return {name: [tasks.read_input(task, t, i) for i, t in enumerate(own)] for name, own in sets.items()}
 
 
 def beside(

@@ -26,7 +26,7 @@ def test_a_text_alone_is_as_among_others(precision: str, engine: str, bundle: Pa
     except UnavailableError as error:
         pytest.skip(str(error))
 
-    @settings(max_examples=20)
+    @settings(max_examples=8)
     @given(st.lists(texts, min_size=2, max_size=8))
     def compare(batch: list[list[int]]) -> None:
         assert worst(pipe, batch) <= PRECISION[precision].neighbours
