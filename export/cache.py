@@ -21,6 +21,8 @@ from headway.export.precision.base import Writer
 
 WRITTEN = "written"
 """input: columns of the caches that hold tokens, as all rows have read equally many (with their padding)"""
+SWAPPED = [0, 2, 1, 3]
+"""(R, H, S, D) to (R, S, H, D) and back"""
 
 
 def declare(graph: Graph) -> Graph:
@@ -101,14 +103,15 @@ def _ranges(total: ir.Node) -> Iterator[tuple[ir.Node, int]]:
 
 def _write_in_place(model: ir.Model, written: ir.Value) -> None:
     """Put new keys and values into the caches; of a graph in 16 bits in fp32, as the caches are."""
-    writer = Writer(model)
+    writer, first = Writer(model), next(iter(model.graph))
+    (ids,) = [value for value in model.graph.inputs if value.name == "input_ids"]
+    rows = writer.node(first, "Shape", [ids], "cache.rows", start=0, end=1)
+    columns = writer.node(first, "Expand", [written, rows], "cache.columns")  # where each row is written
     for cache in _caches(model):
         for node in [n for n in _readers(cache) if n.op_type == "Concat"]:
             new, whole = node.inputs[1], node.outputs[0]
             assert new is not None
             name = str(whole.name)
-            rows = writer.node(node, "Shape", [new], f"{name}.rows", start=0, end=1)
-            columns = writer.node(node, "Expand", [written, rows], f"{name}.columns")
             narrow = node.inputs[0] is not cache
             if narrow:
                 new = writer.node(node, "Cast", [new], f"{name}.new", to=ir.DataType.FLOAT)
@@ -144,31 +147,62 @@ def _share_sources(model: ir.Model) -> None:
     seen = writer.node(first, "Cast", [mask], "cross.seen", to=ir.DataType.BOOL)
     seen = writer.node(first, "Unsqueeze", [seen, axes], "cross.mask")  # (B, 1, 1, L)
     sources = writer.node(first, "Shape", [mask], "cross.sources", start=0, end=1)
-    any_number = writer.constant("cross.any", np.array([-1], np.int64))
-    one = writer.constant("cross.one", np.array([1], np.int64))
+    rest, one = (writer.constant(f"cross.{n}", np.array([n], np.int64)) for n in (-1, 1))
     expanded: ir.Value | None = None
     for node in crossed:
-        query, name = node.inputs[0], str(node.outputs[0].name)
-        assert query is not None
-        by_row = writer.node(node, "Transpose", [query], f"{name}.rows", perm=[0, 2, 1, 3])  # (R, S, H, D)
-        whole = writer.node(node, "Shape", [by_row], f"{name}.shape")
-        heads = writer.node(node, "Shape", [by_row], f"{name}.heads", start=2)
-        together = writer.node(node, "Concat", [sources, any_number, heads], f"{name}.together", axis=0)
-        asked = writer.node(node, "Reshape", [by_row, together], f"{name}.asked")  # (B, R / B * S, H, D)
-        asked = writer.node(node, "Transpose", [asked], f"{name}.query", perm=[0, 2, 1, 3])
+        asked = _asked_together(writer, node, sources, rest)
         if expanded is None:
             queries = writer.node(node, "Shape", [asked], "cross.queries", start=2, end=3)
             shape = writer.node(node, "Concat", [sources, one, queries, one], "cross.shape", axis=0)
             expanded = writer.node(node, "Expand", [seen, shape], "cross.expanded")
-        after = list(node.outputs[0].uses())
         node.replace_input_with(0, asked)
         node.replace_input_with(3, expanded)
-        found = ir.node("Transpose", [node.outputs[0]], {"perm": [0, 2, 1, 3]}, name=f"{name}.found")
-        back = ir.node("Reshape", [found.outputs[0], whole], name=f"{name}.by_row")
-        answer = ir.node("Transpose", [back.outputs[0]], {"perm": [0, 2, 1, 3]}, name=f"{name}.answer")
-        model.graph.insert_after(node, [found, back, answer])
-        for user, place in after:
-            user.replace_input_with(place, answer.outputs[0])
+
+
+def _asked_together(writer: Writer, node: ir.Node, sources: ir.Value, rest: ir.Value) -> ir.Value:
+    """The queries of an Attention by source (B, H, R / B * S, D); what it gives goes back to (R, H, S, D).
+
+    Where the queries are split into heads, and joined again afterwards, as usual, that does it on the way.
+    """
+    query, key, name = node.inputs[0], node.inputs[1], str(node.outputs[0].name)
+    assert query is not None
+    assert key is not None
+    assert key.shape is not None
+    split = _before(_before(query, "Transpose"), "Reshape")
+    if split is not None and _after(_after(node, "Transpose"), "Reshape") is not None:
+        sizes = writer.constant(
+            f"cross.{key.shape[1]}x{key.shape[3]}", np.array([key.shape[1], key.shape[3]])
+        )
+        together = writer.node(node, "Concat", [sources, rest, sizes], f"{name}.together", axis=0)
+        assert split.inputs[0] is not None
+        by_source = writer.node(node, "Reshape", [split.inputs[0], together], f"{name}.split")
+        return writer.node(node, "Transpose", [by_source], f"{name}.query", perm=SWAPPED)
+    by_row = writer.node(node, "Transpose", [query], f"{name}.rows", perm=SWAPPED)  # (R, S, H, D)
+    whole = writer.node(node, "Shape", [by_row], f"{name}.shape")
+    heads = writer.node(node, "Shape", [by_row], f"{name}.heads", start=2)
+    together = writer.node(node, "Concat", [sources, rest, heads], f"{name}.together", axis=0)
+    by_source = writer.node(node, "Reshape", [by_row, together], f"{name}.by_source")
+    after = list(node.outputs[0].uses())
+    found = ir.node("Transpose", [node.outputs[0]], {"perm": SWAPPED}, name=f"{name}.found")
+    back = ir.node("Reshape", [found.outputs[0], whole], name=f"{name}.by_row")
+    answer = ir.node("Transpose", [back.outputs[0]], {"perm": SWAPPED}, name=f"{name}.answer")
+    writer.graph.insert_after(node, [found, back, answer])
+    for user, place in after:
+        user.replace_input_with(place, answer.outputs[0])
+    return writer.node(node, "Transpose", [by_source], f"{name}.query", perm=SWAPPED)
+
+
+def _before(value: ir.Value | ir.Node | None, op: str) -> ir.Node | None:
+    """The node of that op that makes a value, or a node's first input."""
+    value = value.inputs[0] if isinstance(value, ir.Node) else value
+    node = None if value is None else value.producer()
+    return node if node is not None and node.op_type == op else None
+
+
+def _after(node: ir.Node | None, op: str) -> ir.Node | None:
+    """The node of that op that alone uses what another gives."""
+    users = [] if node is None else list(node.outputs[0].consumers())
+    return users[0] if len(users) == 1 and users[0].op_type == op else None
 
 
 def _is_cross(node: ir.Node) -> bool:
