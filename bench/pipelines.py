@@ -267,7 +267,7 @@ with Transformers 4.57, as 5 has no pipeline for questions). Scores may differ b
   pipeline has it. Labels of `goemotions` are those above the bundle's thresholds.
 - "answers": what headway gave for all texts together: labels, entities, spans.
 - A mistake is the pipeline's if the pipeline answers as headway does once that one is mended
-  (`bench/pipeline_answers.py`): (a) {words}; (b) {cuts}; (c) {scales}.
+  (`bench/pipeline_answers.py`). (a): {words}. (b): {cuts}. (c): {scales}.
 """
 
 
