@@ -17,7 +17,7 @@ LISTS = ("eos_token_id", "forced_eos_token_id")
 
 
 class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Greedy or beam search without sampling. Raises UsageError, naming the setting, for what makes no sense."""
+    """Greedy search, beams or sampling. Raises UsageError, naming the setting, for what makes no sense."""
 
     max_new_tokens: int | None = None
     """tokens that are generated, at most; goes before `max_length`"""
@@ -30,7 +30,7 @@ class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     num_beams: int = 1
     """continuations that are followed at once; 1: the most probable next token each time"""
     num_return_sequences: int = 1
-    """hypotheses that are returned, best first; not more than beams"""
+    """hypotheses that are returned, best first; not more than beams, but any number of samples without beams"""
     length_penalty: float = 1.0
     """beams are compared by sum of log probabilities / tokens ** this"""
     early_stopping: bool | Literal["never"] = False
@@ -40,6 +40,8 @@ class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """scores of tokens already there are divided (if positive) or multiplied (if negative) by this"""
     no_repeat_ngram_size: int = 0
     """no sequence of so many tokens comes twice; 0: any may"""
+    encoder_no_repeat_ngram_size: int = 0
+    """no sequence of so many tokens of the source (without an encoder: of the prompt) comes; 0: any may"""
     bad_words_ids: list[list[int]] = []
     """sequences of tokens that are never completed"""
     suppress_tokens: list[int] = []
@@ -52,8 +54,28 @@ class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """the last token where the search would end for its length; one of these"""
     renormalize_logits: bool = False
     """probabilities sum to 1 again after all of the above"""
+    num_beam_groups: int = 1
+    """groups of equally many beams, each kept from the tokens of the groups before it"""
+    diversity_penalty: float = 0.0
+    """taken from a token's score for each beam of a group before that has just chosen it"""
+    do_sample: bool = False
+    """tokens are drawn by their probabilities; the settings from here to `seed` change nothing without this"""
+    temperature: float = 1.0
+    """scores are divided by this"""
+    top_k: int = 50
+    """of so many of the most probable tokens; 0: of all"""
+    top_p: float = 1.0
+    """of the fewest most probable tokens with this probability together"""
+    min_p: float = 0.0
+    """of tokens with at least this share of the greatest probability"""
+    typical_p: float = 1.0
+    """of the tokens of most usual information with this probability together"""
+    seed: int = 0
+    """of the random numbers; the same text and seed give the same tokens, whatever else is in the batch"""
     eos_token_id: list[int] = []
     """tokens that end a hypothesis"""
+    pad_token_id: int | None = None
+    """what a group of beams that is done goes on with, as far as the others are kept from it; an end token if None"""
     decoder_start_token_id: int | None = None
     """the prompt of an encoder-decoder"""
 
@@ -64,25 +86,49 @@ class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 raise UsageError(name, f"must be at least {least}, not {value}")
             if value is not None and value > MOST.get(name, LONGEST):
                 raise UsageError(name, f"must be at most {MOST.get(name, LONGEST)}, not {value}")
-        if not abs(self.length_penalty) <= STEEPEST:
-            raise UsageError(
-                "length_penalty", f"must be from -{STEEPEST} to {STEEPEST}, not {self.length_penalty}"
-            )
-        if self.num_return_sequences > self.num_beams:
+        for name, (least, most) in WITHIN.items():
+            if not least <= getattr(self, name) <= most:
+                raise UsageError(name, f"must be from {least} to {most}, not {getattr(self, name)}")
+        if self.num_return_sequences > self.num_beams and not (self.do_sample and self.num_beams == 1):
             raise UsageError(
                 "num_return_sequences",
                 f"{self.num_return_sequences} is more than num_beams, {self.num_beams}",
             )
         if not 0 < self.repetition_penalty < math.inf:
             raise UsageError("repetition_penalty", f"must be above 0, not {self.repetition_penalty}")
+        self._check_groups()
+        if self.do_sample:
+            self._check_sampling()
         if self.max_new_tokens is not None and (self.min_new_tokens or 0) > self.max_new_tokens:
             raise UsageError("min_new_tokens", f"{self.min_new_tokens} is more than max_new_tokens")
+        by_length = self.max_new_tokens is None and self.min_new_tokens is None
+        if by_length and self.max_length is not None and self.min_length > self.max_length:
+            raise UsageError("min_length", f"{self.min_length} is more than max_length")
         for name in ("forced_bos_token_id", "forced_eos_token_id"):
             forced = set(_flat(getattr(self, name)))
             if forced and forced <= set(self.suppress_tokens):
                 raise UsageError(name, "is among suppress_tokens")
         if [] in self.bad_words_ids:
             raise UsageError("bad_words_ids", "holds a sequence without tokens")
+
+    def _check_groups(self) -> None:
+        if self.num_beams % self.num_beam_groups:
+            raise UsageError(
+                "num_beam_groups", f"{self.num_beam_groups} do not divide num_beams, {self.num_beams}"
+            )
+        if self.num_beam_groups > 1 and self.do_sample:
+            raise UsageError("num_beam_groups", "are not for do_sample")
+        if self.num_beam_groups == 1 and self.diversity_penalty:
+            raise UsageError("diversity_penalty", "is for num_beam_groups above 1")
+
+    def _check_sampling(self) -> None:
+        if not COLDEST <= self.temperature < math.inf:
+            raise UsageError("temperature", f"must be at least {COLDEST}, not {self.temperature}")
+        if self.top_k < 0:
+            raise UsageError("top_k", f"must be at least 0, not {self.top_k}")
+        for name in ("top_p", "typical_p"):
+            if not 0 < getattr(self, name) <= 1:
+                raise UsageError(name, f"must be above 0 and at most 1, not {getattr(self, name)}")
 
     def changed(self, **settings: Any) -> Search:
         """The same with other values for some settings. Raises UsageError for an unknown one or a bad value."""
@@ -124,8 +170,14 @@ LONGEST = 2**31 - 1
 """of settings that count tokens"""
 MOST = {"num_beams": 1024}
 """each has its own cache of keys and values"""
-STEEPEST = 30
-"""so that no number of tokens to this power is too large for a float"""
+WITHIN = {
+    "length_penalty": (-30, 30),  # so that no number of tokens to this power is too large for a float
+    "diversity_penalty": (0, 1e6),
+    "min_p": (0, 1),
+    "seed": (0, 2**64 - 1),
+}
+COLDEST = 1e-6
+"""of temperatures, so that no score divided by one is too large for a float"""
 LEAST = {
     "max_new_tokens": 1,
     "max_length": 1,
@@ -133,7 +185,9 @@ LEAST = {
     "min_length": 0,
     "num_beams": 1,
     "num_return_sequences": 1,
+    "num_beam_groups": 1,
     "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
 }
 TOKENS = (
     "bad_words_ids",

@@ -88,18 +88,19 @@ class Searcher:
 
     def __init__(self, vocabulary: int) -> None: ...
 
-    def add(self, prompt: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], settings: object, longest: int, shortest: int) -> int:
+    def add(self, prompt: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], settings: object, longest: int, shortest: int, source: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None) -> int:
         """
         A sentence enters, at any time; returns its key. prompt (T): what the decoder has read.
         settings: a headway.core.search.Search. longest, shortest: tokens of prompt and continuation
-        together, at most and before an end token may come. ValueError for what makes no sense.
+        together, at most and before an end token may come. source (S): what the encoder has read;
+        without an encoder the prompt. ValueError for what makes no sense.
         """
 
     @property
     def rows(self) -> int:
         """
-        How many rows of logits the next advance() takes: 1 for a sentence that has just entered,
-        num_beams for one that goes on.
+        How many rows of logits the next advance() takes: 1 for a sentence that has just entered, then
+        num_beams, without those of groups that are done, or samples that are not finished.
         """
 
     def advance(self, logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> None:

@@ -26,13 +26,13 @@ SUMS = ("past + step", "step + past")
 """how torch names the tokens in the cache after a step"""
 
 NO_EFFECT = frozenset({
-    "do_sample", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff",
+    "top_h", "epsilon_cutoff", "eta_cutoff",
     "use_cache", "cache_implementation", "cache_config", "max_cache_len", "prefill_chunk_size",
     "compile_config", "disable_compile", "continuous_batching_config",
     "output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate",
     "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold",
     "max_matching_ngram_size", "assistant_lookbehind", "target_lookbehind", "assistant_ensemble_weight",
-    "transformers_version", "_from_model_config", "bos_token_id", "pad_token_id",
+    "transformers_version", "_from_model_config", "bos_token_id",
 })  # fmt: skip
 """settings of `generate()` that change nothing in a search without sampling and without a second model"""
 NEUTRAL = {
@@ -42,10 +42,7 @@ NEUTRAL = {
     "use_mtp": False,
     "is_assistant": False,
     "encoder_repetition_penalty": 1.0,
-    "encoder_no_repeat_ngram_size": 0,
     "guidance_scale": 1.0,
-    "num_beam_groups": 1,
-    "diversity_penalty": 0.0,
     "penalty_alpha": 0.0,
 }
 """values of the others that change nothing either"""
@@ -78,6 +75,7 @@ def settings(opened: Opened) -> Search:
     Raises UnavailableError, naming the setting, for one that changes what is generated and is not in `Search`.
     """
     given = {n: v for n, v in opened.model.generation_config.to_dict().items() if v is not None}
+    given.pop("do_sample", None)  # the same text gives the same answer unless a caller wants it otherwise
     for name, value in given.items():
         if name not in (*Search.__struct_fields__, *NO_EFFECT) and value != NEUTRAL.get(name):
             raise UnavailableError(

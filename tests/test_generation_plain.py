@@ -132,7 +132,7 @@ def any_settings(draw: Any) -> dict[str, Any]:
         "forced_bos_token_id": token,
         "forced_eos_token_id": st.just(found["eos_token_id"][0]),
         "renormalize_logits": st.just(True),
-        "min_length": st.integers(0, 6),
+        "min_length": st.integers(0, 5),
         "min_new_tokens": st.integers(0, found["max_new_tokens"]),
         "num_return_sequences": st.integers(1, found["num_beams"]),
     }
@@ -277,7 +277,19 @@ def test_top_takes_the_first_of_equals(values: list[float], data: Any) -> None:
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"bad_words_ids": [[]]}, "bad_words_ids"),
         ({"forced_eos_token_id": 2, "suppress_tokens": [2, 3]}, "forced_eos_token_id"),
-        ({"temperature": 0.7}, "temperature"),
+        ({"max_length": 3, "min_length": 4}, "min_length"),
+        ({"num_beams": 4, "num_beam_groups": 3}, "num_beam_groups: 3 do not divide num_beams, 4"),
+        ({"num_beams": 4, "num_beam_groups": 2, "do_sample": True}, "num_beam_groups"),
+        ({"diversity_penalty": 0.5}, "diversity_penalty"),
+        ({"do_sample": True, "temperature": 0.0}, "temperature"),
+        ({"do_sample": True, "temperature": math.nan}, "temperature"),
+        ({"do_sample": True, "top_k": -1}, "top_k"),
+        ({"do_sample": True, "top_p": 0.0}, "top_p"),
+        ({"do_sample": True, "typical_p": 1.5}, "typical_p"),
+        ({"min_p": 2.0}, "min_p"),
+        ({"seed": -1}, "seed"),
+        ({"encoder_no_repeat_ngram_size": -1}, "encoder_no_repeat_ngram_size"),
+        ({"penalty_alpha": 0.6}, "penalty_alpha"),
         ({"num_beams": "two"}, "num_beams"),
         ({"early_stopping": "soon"}, "early_stopping"),
     ],
@@ -295,6 +307,9 @@ def test_what_does_not_fit_the_model_is_refused_before_the_first_step() -> None:
         search(machine, [[1, 2, 3]], Search(max_length=3), str)
     with pytest.raises(InputError, match="input 1: it has no tokens"):
         search(machine, [[1], []], Search(), str)
+    for own in ({"do_sample": True}, {"num_beams": 2, "num_beam_groups": 2}):
+        with pytest.raises(UsageError, match="is not in the plain search"):
+            search(machine, [[1]], Search().changed(**own), str)
     machine.longest = 3
     with pytest.raises(InputError, match="input 0: 3 tokens leave no room"):
         search(machine, [[1, 2, 3]], Search(), str)
@@ -318,20 +333,24 @@ def test_settings_are_read_from_the_model() -> None:
         "bos_token_id": 3,
     }
     found = generation.settings(with_settings(**given, temperature=0.3, do_sample=True, top_k=5))
-    expected = {"eos_token_id": [2], "decoder_start_token_id": 3, "num_beams": 4}
+    expected = {
+        "eos_token_id": [2],
+        "decoder_start_token_id": 3,
+        "num_beams": 4,
+        "temperature": 0.3,
+        "top_k": 5,
+    }
     assert found == Search().changed(length_penalty=2.0, bad_words_ids=[[5, 6]], **expected)
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"encoder_no_repeat_ngram_size": 3},
         {"stop_strings": ["."]},
         {"sequence_bias": [[[5], 2.0]]},
         {"exponential_decay_length_penalty": (3, 1.1)},
         {"penalty_alpha": 0.6, "top_k": 4},
         {"force_words_ids": [[3]]},
-        {"num_beam_groups": 2, "num_beams": 4},
         {"max_time": 1.0},
         {"something_new": 1},
     ],

@@ -220,7 +220,7 @@ def test_fields_of_variants(field: str, value: Any, named: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("search", "named"),
     [
-        ({"decoder_start_token_id": 0, "temperature": 1.0}, "unknown field `temperature`"),
+        ({"decoder_start_token_id": 0, "penalty_alpha": 1.0}, "unknown field `penalty_alpha`"),
         ({"decoder_start_token_id": 0, "self": 1}, "unknown field `self`"),
         ({"decoder_start_token_id": "0"}, "Expected `int | null`, got `str` - at `$.decoder_start_token_id`"),
         ({"decoder_start_token_id": 0, "length_penalty": None}, "at `$.length_penalty`"),

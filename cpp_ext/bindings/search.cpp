@@ -1,10 +1,12 @@
 // The search for next tokens, for Python.
 #include "headway/search.hpp"
 
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <tuple>
 
@@ -21,10 +23,12 @@ constexpr auto class_doc =
 constexpr auto add_doc =
     "A sentence enters, at any time; returns its key. prompt (T): what the decoder has read.\n"
     "settings: a headway.core.search.Search. longest, shortest: tokens of prompt and continuation\n"
-    "together, at most and before an end token may come. ValueError for what makes no sense.";
+    "together, at most and before an end token may come. source (S): what the encoder has read;\n"
+    "without an encoder the prompt. ValueError for what makes no sense.";
 constexpr auto rows_doc =
-    "How many rows of logits the next advance() takes: 1 for a sentence that has just entered,\n"
-    "num_beams for one that goes on.";
+    "How many rows of logits the next advance() takes: 1 for a sentence that has just entered, "
+    "then\n"
+    "num_beams, without those of groups that are done, or samples that are not finished.";
 constexpr auto advance_doc =
     "Choose the next tokens by logits (rows, V), which are only read. ValueError, and nothing is\n"
     "changed, for another shape, NaN and +inf; -inf entries are welcome.";
@@ -82,6 +86,17 @@ SearchSettings as_settings(const nb::handle& given) {
     take(given, "forced_eos_token_id", out.forced_eos_token_id);
     take(given, "renormalize_logits", out.renormalize_logits);
     take(given, "eos_token_id", out.eos_token_id);
+    take(given, "encoder_no_repeat_ngram_size", out.encoder_no_repeat_ngram_size);
+    take(given, "num_beam_groups", out.num_beam_groups);
+    take(given, "diversity_penalty", out.diversity_penalty);
+    take(given, "pad_token_id", out.pad_token_id);
+    take(given, "do_sample", out.do_sample);
+    take(given, "temperature", out.temperature);
+    take(given, "top_k", out.top_k);
+    take(given, "top_p", out.top_p);
+    take(given, "min_p", out.min_p);
+    take(given, "typical_p", out.typical_p);
+    take(given, "seed", out.seed);
     return out;
 }
 
@@ -90,8 +105,10 @@ Tokens as_tokens(const Given<std::int64_t, 1>& given) {
 }
 
 std::int64_t add(Searcher& searcher, const Given<std::int64_t, 1>& prompt,
-                 const nb::object& settings, std::int64_t longest, std::int64_t shortest) {
-    return searcher.add({as_tokens(prompt), as_settings(settings), longest, shortest});
+                 const nb::object& settings, std::int64_t longest, std::int64_t shortest,
+                 const std::optional<Given<std::int64_t, 1>>& source) {
+    return searcher.add({as_tokens(prompt), as_tokens(source.value_or(prompt)),
+                         as_settings(settings), longest, shortest});
 }
 
 template <class T>
@@ -114,7 +131,7 @@ void register_search(nb::module_& module) {
     nb::class_<Searcher>(module, "Searcher", class_doc)
         .def(nb::init<std::int64_t>(), nb::arg("vocabulary"))
         .def("add", &add, nb::arg("prompt"), nb::arg("settings"), nb::arg("longest"),
-             nb::arg("shortest"), add_doc)
+             nb::arg("shortest"), nb::arg("source") = nb::none(), add_doc)
         .def_prop_ro("rows", &Searcher::rows, rows_doc)
         .def(
             "advance",

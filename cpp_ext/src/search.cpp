@@ -6,6 +6,8 @@
 #include "dispatch.hpp"
 #include "refuse.hpp"
 #include "search_beams.hpp"
+#include "search_greedy.hpp"
+#include "search_groups.hpp"
 #include "search_samples.hpp"
 
 namespace headway {
@@ -25,10 +27,24 @@ void check(const SearchRequest& request, std::int64_t vocabulary) {
     if (request.longest <= std::ssize(request.prompt))
         refuse("longest is ", request.longest, ": the prompt has ", request.prompt.size());
     if (settings.num_beams < 1) refuse("num_beams is ", settings.num_beams);
+    if (settings.num_beam_groups < 1 || settings.num_beams % settings.num_beam_groups != 0)
+        refuse("num_beam_groups is ", settings.num_beam_groups, " of ", settings.num_beams);
+    if (settings.num_beam_groups > 1 && settings.do_sample)
+        refuse("num_beam_groups is ", settings.num_beam_groups, " with do_sample");
     if (settings.num_return_sequences < 1)
         refuse("num_return_sequences is ", settings.num_return_sequences);
     if (!(settings.repetition_penalty > 0))
         refuse("repetition_penalty is ", settings.repetition_penalty);
+    if (!(settings.diversity_penalty >= 0))
+        refuse("diversity_penalty is ", settings.diversity_penalty);
+    if (settings.do_sample) {
+        if (!(settings.temperature >= 1e-6)) refuse("temperature is ", settings.temperature);
+        if (settings.top_k < 0) refuse("top_k is ", settings.top_k);
+        if (!(settings.top_p > 0 && settings.top_p <= 1)) refuse("top_p is ", settings.top_p);
+        if (!(settings.min_p >= 0 && settings.min_p <= 1)) refuse("min_p is ", settings.min_p);
+        if (!(settings.typical_p > 0 && settings.typical_p <= 1))
+            refuse("typical_p is ", settings.typical_p);
+    }
     for (const Tokens& word : settings.bad_words_ids) {
         if (word.empty()) refuse("bad_words_ids holds a sequence without tokens");
         check_tokens("bad_words_ids", word, vocabulary);
@@ -38,6 +54,14 @@ void check(const SearchRequest& request, std::int64_t vocabulary) {
     check_tokens("forced_bos_token_id", settings.forced_bos_token_id, vocabulary);
     check_tokens("forced_eos_token_id", settings.forced_eos_token_id, vocabulary);
     check_tokens("eos_token_id", settings.eos_token_id, vocabulary);
+}
+
+std::unique_ptr<Sentence> sentence_of(SearchRequest request) {
+    const SearchSettings& settings = request.settings;
+    if (settings.num_beam_groups > 1) return std::make_unique<Groups>(std::move(request));
+    if (settings.num_beams > 1) return std::make_unique<Beams>(std::move(request));
+    if (settings.do_sample) return std::make_unique<Samples>(std::move(request));
+    return std::make_unique<Greedy>(std::move(request));
 }
 
 }  // namespace
@@ -62,6 +86,7 @@ struct Searcher::Scratch {
 
     Scores scores;
     Best best;
+    Sampler sampler;
     std::size_t blocks;
     std::vector<Row> rows;
     std::vector<float> peaks;
@@ -77,11 +102,7 @@ Searcher::~Searcher() = default;
 
 std::int64_t Searcher::add(SearchRequest request) {
     check(request, vocabulary_);
-    std::unique_ptr<Sentence> sentence;
-    if (request.settings.num_beams > 1)
-        sentence = std::make_unique<Beams>(std::move(request));
-    else
-        sentence = std::make_unique<Greedy>(std::move(request));
+    auto sentence = sentence_of(std::move(request));
     running_.push_back({next_key_, 0, sentence.get()});
     sentences_.emplace(next_key_, std::move(sentence));
     return next_key_++;
@@ -102,7 +123,8 @@ void Searcher::advance(const Matrix& logits) {
     std::int64_t row = 0;
     for (Running& running : running_) {
         const std::int64_t width = running.sentence->width();
-        Step step{std::span(scratch_->rows).subspan(row, width), scratch_->scores, scratch_->best};
+        Step step{std::span(scratch_->rows).subspan(row, width), scratch_->scores, scratch_->best,
+                  scratch_->sampler};
         running.sentence->advance(step);
         running.first = row;
         row += width;

@@ -5,12 +5,6 @@
 #include <cmath>
 
 namespace headway {
-namespace {
-
-// Whether it does not go back to a beam that never began, or to one that has ended.
-bool real(float score) { return score > out / 2; }
-
-}  // namespace
 
 // All beams begin alike: only the first goes on at first.
 Beams::Beams(SearchRequest request)
@@ -19,8 +13,11 @@ Beams::Beams(SearchRequest request)
 }
 
 void Beams::advance(Step& step) {
-    const auto found = candidates(step);
+    const SearchSettings& settings = request_.settings;
     const std::size_t count = beams_.size();
+    // enough that as many as there are beams do not end
+    const std::size_t wanted = count * std::max<std::size_t>(2, 1 + settings.eos_token_id.size());
+    const auto found = settings.do_sample ? drawn(step, wanted) : best(step, wanted);
     ++length_;
     const bool longest = std::ssize(request_.prompt) + length_ >= request_.longest;
     bool way_on = false;
@@ -39,10 +36,8 @@ void Beams::advance(Step& step) {
     done_ = !way_on || no_hope();
 }
 
-// Enough that as many as there are beams do not end.
-std::span<const Candidate> Beams::candidates(Step& step) {
-    const std::size_t ends = request_.settings.eos_token_id.size();
-    step.best.begin(beams_.size() * std::max<std::size_t>(2, 1 + ends));
+std::span<const Candidate> Beams::best(Step& step, std::size_t count) {
+    step.best.begin(count);
     for (std::size_t i = 0; i < beams_.size(); ++i) {
         const auto [score, line] = beams_[i];
         if (!(score > step.best.bar())) continue;  // as logarithms of probabilities are not above 0
@@ -51,6 +46,20 @@ std::span<const Candidate> Beams::candidates(Step& step) {
         step.scores.offer(score, static_cast<std::int32_t>(i), step.best);
     }
     return step.best.sorted();
+}
+
+std::span<const Candidate> Beams::drawn(Step& step, std::size_t count) {
+    step.sampler.begin();
+    for (std::size_t i = 0; i < beams_.size(); ++i) {
+        const auto [score, line] = beams_[i];
+        if (!real(score)) continue;
+        step.scores.begin(row(step, line), true);
+        rules_.apply(step.scores, lines_[line].tokens);
+        step.sampler.add(step.scores, request_.settings, score, static_cast<std::int32_t>(i),
+                         step.best);
+    }
+    const auto length = static_cast<std::uint32_t>(lines_[0].tokens.size());
+    return step.sampler.draw(count, {0, length, 0, 0}, request_.settings.seed);
 }
 
 float Beams::divided(float score, std::int64_t length) const {
@@ -66,9 +75,8 @@ void Beams::keep(const Candidate& candidate) {
     finished_.insert(place, {ended(next(candidate), score), score, real(candidate.score)});
 }
 
-// Beams for which no token may come stay, so that there are as many rows as before, but are dead.
 void Beams::go_on(std::span<const Candidate> found, std::span<const Ranked> chosen) {
-    children_.assign(beams_.size(), {0, never, beams_[0].line});
+    children_.assign(beams_.size(), dead(beams_[0]));
     for (std::size_t i = 0; i < chosen.size(); ++i) children_[i] = next(found[chosen[i].place]);
     lines_.go_on(children_, rows_);
     for (std::size_t i = 0; i < beams_.size(); ++i)

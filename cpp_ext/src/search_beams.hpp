@@ -13,10 +13,6 @@ class Beams final : public Sentence {
     std::vector<Hypothesis> found() const override;
 
   private:
-    struct Beam {
-        float score;
-        std::int64_t line;
-    };
     struct Finished {
         Hypothesis hypothesis;
         float score;
@@ -28,7 +24,8 @@ class Beams final : public Sentence {
     };
 
     std::vector<std::span<const Token>> rivals() const override;
-    std::span<const Candidate> candidates(Step& step);
+    std::span<const Candidate> best(Step& step, std::size_t count);
+    std::span<const Candidate> drawn(Step& step, std::size_t count);
     void keep(const Candidate& candidate);
     void go_on(std::span<const Candidate> found, std::span<const Ranked> chosen);
     bool no_hope() const;

@@ -45,6 +45,8 @@ void Rules::apply(Scores& scores, std::span<const Token> tokens) const {
                 scores.penalize(token, static_cast<float>(settings.repetition_penalty));
     if (settings.no_repeat_ngram_size > 0)
         forbid_repeats(scores, tokens, tokens, settings.no_repeat_ngram_size);
+    if (settings.encoder_no_repeat_ngram_size > 0)
+        forbid_repeats(scores, request_.source, tokens, settings.encoder_no_repeat_ngram_size);
     for (const Tokens& word : bad_words_)
         if (ends_with(tokens, std::span(word).first(word.size() - 1)))
             scores.set(word.back(), never);
@@ -55,7 +57,8 @@ void Rules::apply(Scores& scores, std::span<const Token> tokens) const {
         scores.force(settings.forced_eos_token_id);
     scores.forbid(settings.suppress_tokens);
     if (length == first_free_) scores.forbid(settings.begin_suppress_tokens);
-    if (settings.renormalize_logits) scores.normalize();
+    // In sampling it comes last, after temperature and what follows that.
+    if (settings.renormalize_logits && !settings.do_sample) scores.normalize();
 }
 
 }  // namespace headway

@@ -1,28 +1,53 @@
-// Search without beams: always the most probable token.
+// Search without beams by drawing tokens.
 #include "search_samples.hpp"
 
+#include <algorithm>
 #include <numeric>
 
 namespace headway {
 
-void Greedy::advance(Step& step) {
-    step.scores.begin(row(step, 0), false);
-    rules_.apply(step.scores, lines_[0].tokens);
-    step.best.begin(1);
-    step.scores.offer(0.0f, 0, step.best);
-    const auto best = step.best.sorted();
-    const Token token = best.empty() ? 0 : best[0].token;  // as generate() does where none may come
-    const Mass mass = step.scores.mass();
-    const float log = best.empty() ? never : (best[0].score - mass.max) - mass.log();
-    const Next next{token, log, 0};
-    lines_.go_on({&next, 1}, rows_);
-    done_ = rules_.ends(token) || std::ssize(lines_[0].tokens) >= request_.longest;
+Samples::Samples(SearchRequest request)
+    : Sentence(std::move(request)), samples_(request_.settings.num_return_sequences) {
+    std::iota(samples_.begin(), samples_.end(), 0u);
 }
 
-std::vector<Hypothesis> Greedy::found() const {
-    const auto tokens = written(0);
-    const std::vector<float>& logs = lines_[0].logs;
-    return {{{tokens.begin(), tokens.end()}, std::accumulate(logs.begin(), logs.end(), 0.0), logs}};
+void Samples::advance(Step& step) {
+    children_.clear();
+    kept_.clear();
+    for (std::size_t i = 0; i < samples_.size(); ++i) {
+        const std::int64_t line = begun() ? std::int64_t(i) : 0;
+        const Tokens& tokens = lines_[line].tokens;
+        step.scores.begin(row(step, line), false);
+        rules_.apply(step.scores, tokens);
+        step.sampler.begin();
+        step.sampler.add(step.scores, request_.settings, 0.0f, 0, step.best);
+        const auto length = static_cast<std::uint32_t>(tokens.size());
+        const auto drawn =
+            step.sampler.draw(1, {0, length, samples_[i], 0}, request_.settings.seed);
+        const Next next = drawn.empty() ? Next{0, never, line}  // as greedy search
+                                        : Next{drawn[0].token, drawn[0].log, line};
+        if (!rules_.ends(next.token) && std::ssize(tokens) + 1 < request_.longest) {
+            children_.push_back(next);
+            kept_.push_back(samples_[i]);
+            continue;
+        }
+        const std::vector<float>& logs = lines_[line].logs;
+        const double score = std::accumulate(logs.begin(), logs.end(), double(next.log));
+        finished_.push_back(ended(next, score));
+    }
+    std::stable_sort(finished_.begin(), finished_.end(),
+                     [](const Hypothesis& a, const Hypothesis& b) { return a.score > b.score; });
+    lines_.go_on(children_, rows_);
+    samples_.resize(kept_.size());
+    for (std::size_t i = 0; i < kept_.size(); ++i) samples_[rows_[i]] = kept_[i];
+    done_ = kept_.empty();
+}
+
+std::vector<std::span<const Token>> Samples::rivals() const {
+    std::vector<std::span<const Token>> every;
+    for (const Hypothesis& finished : finished_) every.push_back(finished.tokens);
+    for (std::size_t i = 0; i < samples_.size(); ++i) every.push_back(written(i));
+    return every;
 }
 
 }  // namespace headway

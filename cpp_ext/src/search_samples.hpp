@@ -1,21 +1,25 @@
-// Search without beams: always the most probable token.
+// Search without beams by drawing tokens: as many samples as are asked for, each by itself.
 #pragma once
 
 #include "search_sentence.hpp"
 
 namespace headway {
 
-class Greedy final : public Sentence {
+class Samples final : public Sentence {
   public:
-    explicit Greedy(SearchRequest request) : Sentence(std::move(request)) {}
+    explicit Samples(SearchRequest request);
 
     void advance(Step& step) override;
-    std::vector<Hypothesis> found() const override;
+    std::vector<Hypothesis> found() const override { return finished_; }
 
   private:
-    std::vector<std::span<const Token>> rivals() const override { return {written(0)}; }
+    std::vector<std::span<const Token>> rivals() const override;
 
-    std::vector<std::int64_t> rows_;  // room for a step
+    std::vector<Hypothesis> finished_;    // best first
+    std::vector<std::uint32_t> samples_;  // which one each line is
+    std::vector<std::uint32_t> kept_;     // these three: room for a step
+    std::vector<Next> children_;
+    std::vector<std::int64_t> rows_;
 };
 
 }  // namespace headway

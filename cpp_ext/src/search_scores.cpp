@@ -146,23 +146,39 @@ float Scores::limit(float before, float bar) const {
     return static_cast<float>(sum - 8 * std::numeric_limits<float>::epsilon() * size);
 }
 
-void Scores::offer(float before, std::int32_t beam, Best& best) const {
+template <class Visit>
+void Scores::scan(float& least, Visit visit) const {
     const std::size_t n = forced_ ? 0 : place_.size();
-    float least = limit(before, best.bar());
     for (std::size_t block = 0; block * search_block < n; ++block) {
         if (!(row_.peaks[block] > least)) continue;
         const std::size_t end = std::min(n, (block + 1) * search_block);
         for (std::size_t i = block * search_block;; ++i) {
             i = kernels_->find_greater(row_.logits, i, end, least);
             if (i == end) break;
-            const float log = unchanged(row_.logits[i]), score = log + before;
-            if (place_[i] != 0 || !(score > best.bar())) continue;
-            best.offer({score, log, beam, static_cast<Token>(i)});
-            least = limit(before, best.bar());
+            if (place_[i] == 0) visit(static_cast<Token>(i), unchanged(row_.logits[i]));
         }
     }
+}
+
+void Scores::offer(float before, std::int32_t beam, Best& best) const {
+    float least = limit(before, best.bar());
+    scan(least, [&](Token token, float log) {
+        const float score = log + before;
+        if (!(score > best.bar())) return;
+        best.offer({score, log, beam, token});
+        least = limit(before, best.bar());
+    });
     for (const Change& change : changes_)
         best.offer({change.score + before, change.score, beam, change.token});
+}
+
+void Scores::above(float least, std::vector<Candidate>& out) const {
+    float under = limit(0.0f, std::nextafter(least, never));
+    const auto add = [&](Token token, float score) {
+        if (score >= least && score > never) out.push_back({score, score, 0, token});
+    };
+    scan(under, add);
+    for (const Change& change : changes_) add(change.token, change.score);
 }
 
 }  // namespace headway

@@ -73,6 +73,9 @@ class Scores {
     Mass mass() const;
     // Offers every token that can be among the best.
     void offer(float before, std::int32_t beam, Best& best) const;
+    // Adds every token with at least this score, but none that may not come.
+    void above(float least, std::vector<Candidate>& out) const;
+    std::size_t vocabulary() const { return place_.size(); }
 
   private:
     struct Change {
@@ -85,6 +88,10 @@ class Scores {
     void clear();
     float unchanged(float logit) const;
     float limit(float before, float bar) const;
+    // Calls visit(token, score) for tokens that no rule changed and whose logit is above the least,
+    // which visit may raise.
+    template <class Visit>
+    void scan(float& least, Visit visit) const;
 
     const SearchKernels* kernels_ = nullptr;
     Row row_{};

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "search_rules.hpp"
+#include "search_sampler.hpp"
 
 namespace headway {
 
@@ -48,7 +49,16 @@ struct Step {
     std::span<const Row> rows;
     Scores& scores;
     Best& best;
+    Sampler& sampler;
 };
+
+struct Beam {
+    float score;
+    std::int64_t line;
+};
+
+// Whether it does not go back to a beam that never began, or to one that has ended.
+inline bool real(float score) { return score > out / 2; }
 
 class Sentence {
   public:
@@ -79,6 +89,9 @@ class Sentence {
     std::span<const Token> written(std::int64_t line) const {
         return std::span(lines_[line].tokens).subspan(request_.prompt.size());
     }
+    // What follows a beam for which no token may come: it stays, as a row must, but is out for
+    // good.
+    static Next dead(const Beam& beam) { return {0, never, beam.line}; }
     // A line with the token that ends it.
     Hypothesis ended(const Next& last, double score) const;
 

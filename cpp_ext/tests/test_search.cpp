@@ -8,6 +8,7 @@
 
 #include "check.hpp"
 #include "dispatch.hpp"
+#include "philox.hpp"
 #include "search_scores.hpp"
 
 namespace {
@@ -97,18 +98,29 @@ std::vector<float> logits_after(const Tokens& tokens, std::int64_t vocabulary) {
 }
 
 SearchRequest random_request(std::int64_t vocabulary) {
-    SearchRequest request{{static_cast<Token>(random_int(0, vocabulary - 1))}, {}, 9, 3};
+    SearchRequest request{{static_cast<Token>(random_int(0, vocabulary - 1))}, {}, {}, 9, 3};
     request.settings.num_beams = random_int(1, 5);
     request.settings.num_return_sequences = request.settings.num_beams;
+    request.settings.do_sample = random_int(0, 1) == 1;
+    request.settings.top_p = random_int(0, 1) == 1 ? 0.9 : 1.0;
+    request.settings.typical_p = random_int(0, 1) == 1 ? 0.9 : 1.0;
+    request.settings.seed = 5;
+    if (!request.settings.do_sample) request.settings.num_beam_groups = request.settings.num_beams;
+    if (request.settings.num_beams == 4) request.settings.num_beam_groups = 1;
+    request.settings.diversity_penalty = 0.5;
     request.settings.no_repeat_ngram_size = random_int(0, 2);
     request.settings.eos_token_id = {0, 2};
     return request;
 }
 
-struct Entry {
-    std::int64_t key;
-    std::vector<Tokens> rows;
-};
+// The counter's known answers of the authors' own implementation (kat_vectors of Random123).
+void check_philox() {
+    using Words = std::array<std::uint32_t, 4>;
+    CHECK((headway::philox({0, 0, 0, 0}, 0) ==
+           Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+    CHECK((headway::philox({~0u, ~0u, ~0u, ~0u}, ~0ull) ==
+           Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+}
 
 // Requests enter at their step; the tokens of every row are followed from outside.
 std::vector<std::vector<headway::Hypothesis>> run(const std::vector<SearchRequest>& requests,
@@ -167,7 +179,8 @@ void check_together(std::int64_t vocabulary) {
             CHECK(alone[h].tokens.size() == alone[h].logs.size());
             const double sum = std::accumulate(alone[h].logs.begin(), alone[h].logs.end(), 0.0);
             const bool beams = requests[i].settings.num_beams > 1;
-            CHECK_CLOSE(alone[h].score * (beams ? double(alone[h].tokens.size()) : 1.0), sum);
+            CHECK(close(alone[h].score * (beams ? double(alone[h].tokens.size()) : 1.0), sum, 1e-5,
+                        1e-5));
         }
     }
 }
@@ -176,7 +189,7 @@ void check_errors() {
     headway::Searcher searcher(4);
     CHECK_REFUSES(headway::Searcher(0), "the vocabulary has 0 tokens");
     const auto refused = [&](auto change) {
-        SearchRequest request{{1}, {}, 5, 0};
+        SearchRequest request{{1}, {}, {}, 5, 0};
         change(request);
         return searcher.add(request);
     };
@@ -184,10 +197,17 @@ void check_errors() {
     CHECK_REFUSES(refused([](auto& r) { r.prompt = {-1}; }), "the prompt holds -1");
     CHECK_REFUSES(refused([](auto& r) { r.longest = 1; }), "longest is 1: the prompt has 1");
     CHECK_REFUSES(refused([](auto& r) { r.settings.num_beams = 0; }), "num_beams is 0");
+    CHECK_REFUSES(refused([](auto& r) { r.settings.num_beam_groups = 2; }),
+                  "num_beam_groups is 2 of 1");
+    CHECK_REFUSES(refused([](auto& r) {
+                      r.settings.do_sample = true;
+                      r.settings.temperature = 0.0;
+                  }),
+                  "temperature is 0");
     CHECK_REFUSES(refused([](auto& r) { r.settings.suppress_tokens = {4}; }),
                   "suppress_tokens: there is no token 4 among 4");
     CHECK_REFUSES(refused([](auto& r) { r.settings.bad_words_ids = {{}}; }), "without tokens");
-    const std::int64_t key = searcher.add({{1, 9}, {}, 5, 0});
+    const std::int64_t key = searcher.add({{1, 9}, {}, {}, 5, 0});
     std::vector<float> logits{0.0f, 1.0f, 2.0f, 0.0f};
     CHECK_REFUSES(searcher.advance({logits.data(), 2, 2}), "logits are (2, 2), not (1, 4)");
     logits[3] = std::nanf("");
@@ -206,6 +226,7 @@ void check_errors() {
 }  // namespace
 
 int main() {
+    check_philox();
     at_every_level([] {
         for (const std::int64_t n : {1, 3, 16, 17, 100, 511, 512, 513, 5000})
             for (const bool ties : {false, true})

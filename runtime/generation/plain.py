@@ -12,6 +12,9 @@ from headway.core.search import Search
 from headway.runtime.generation.engine import Engine
 from headway.runtime.generation.rules import Floats, Ints, Rules, log_softmax
 
+KERNEL_ONLY = ("do_sample", "num_beam_groups", "encoder_no_repeat_ngram_size")
+"""settings that this search does not have"""
+
 OUT = np.float32(-1e9)
 """added to a score, takes a beam out of the running without making it -inf"""
 
@@ -124,7 +127,7 @@ def search(
         sources: tokens of each; an encoder-decoder's for its encoder.
         decode: makes the text of a hypothesis' tokens.
     Raises:
-        UsageError: a setting that does not fit the model.
+        UsageError: a setting that does not fit the model, or that only the kernel has.
         InputError: a source without tokens, or a prompt that leaves no room.
     """
     if not sources:
@@ -157,6 +160,9 @@ def _prompts(
 ) -> list[tuple[Sequence[int], int]]:
     """What the decoder begins each source with, and how many tokens it may come to."""
     settings.check(engine.vocabulary)
+    for name in KERNEL_ONLY:
+        if getattr(settings, name) != getattr(Search(), name):
+            raise UsageError(name, "is not in the plain search")
     if engine.with_encoder and settings.decoder_start_token_id is None:
         raise UsageError("decoder_start_token_id", "an encoder-decoder needs it")
     found = []

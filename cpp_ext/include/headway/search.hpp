@@ -31,11 +31,23 @@ struct SearchSettings {
     Tokens forced_eos_token_id;
     bool renormalize_logits = false;
     Tokens eos_token_id;
+    std::int64_t encoder_no_repeat_ngram_size = 0;
+    std::int64_t num_beam_groups = 1;
+    double diversity_penalty = 0.0;
+    Tokens pad_token_id;  // none or one
+    bool do_sample = false;
+    double temperature = 1.0;
+    std::int64_t top_k = 50;  // 0: all
+    double top_p = 1.0;
+    double min_p = 0.0;
+    double typical_p = 1.0;
+    std::uint64_t seed = 0;
 };
 
 // What is asked for one sentence.
 struct SearchRequest {
     Tokens prompt;  // what the decoder has read; tokens beyond the vocabulary are known to no rule
+    Tokens source;  // what the encoder has read; without an encoder the prompt
     SearchSettings settings;
     std::int64_t longest;   // tokens of prompt and continuation together, at most
     std::int64_t shortest;  // the same, before an end token may come
