@@ -103,8 +103,8 @@ def test_settings_of_a_call(pipe: Pipeline) -> None:
     assert len(several.hypotheses) == 3
     assert (several.text, several.score) == (several.hypotheses[0].text, several.hypotheses[0].score)
     assert all(len(h.tokens) <= 5 for h in several.hypotheses)
-    with pytest.raises(UsageError, match="^temperature: no such setting"):
-        pipe(TEXTS[0], temperature=0.5)
+    with pytest.raises(UsageError, match="^penalty_alpha: no such setting"):
+        pipe(TEXTS[0], penalty_alpha=0.5)
     with pytest.raises(InputError, match="^input 1: "):
         pipe(["fine", " "])
     assert pipe([]) == []
@@ -137,6 +137,16 @@ def test_scores_of_given_targets(made: tuple[Path, Path], pipe: Any) -> None:
         wanted = logits.log_softmax(-1).gather(-1, target[..., None]).flatten()
         np.testing.assert_allclose(scored.log_probabilities, wanted.tolist(), rtol=1e-4, atol=1e-4)
         assert scored.score == pytest.approx(sum(scored.log_probabilities))
+
+
+def test_samples_are_the_same_alone_and_in_a_batch(pipe: Any) -> None:
+    """Some end before others, so that sources have unequally many rows."""
+    drawn = {"do_sample": True, "num_return_sequences": 4, "temperature": 2.0, "max_new_tokens": 12}
+    together, alone = pipe(TEXTS, **drawn), [pipe(text, **drawn) for text in TEXTS]
+    for ours, own in zip(together, alone, strict=True):
+        assert [h.tokens for h in ours.hypotheses] == [h.tokens for h in own.hypotheses]
+    assert len({len(h.tokens) for r in together for h in r.hypotheses}) > 1
+    assert [r.text for r in pipe(TEXTS, **drawn, seed=1)] != [r.text for r in together]
 
 
 def test_a_long_source_is_cut_and_told(pipe: Pipeline) -> None:

@@ -61,7 +61,7 @@ class Engine:
 class Decoding:
     """What the decoder has read of a batch so far: caches that hold the columns of all rows, written in place.
 
-    Rows of one source stand together, equally many of each.
+    Rows of one source stand together.
     """
 
     def __init__(self, engine: Engine, mask: Ints, cross: dict[str, Floats]) -> None:
@@ -139,14 +139,20 @@ class Decoding:
             self._bind(name.replace("past", "present", 1), made, output=True)
         origin = np.zeros((number, room), np.int64)
         origin[:, :written] = self._origin[parents, :written]
-        kept, self._source = np.unique(self._source[parents], return_inverse=True)
-        if len(kept) < len(self._mask):
-            self._mask = self._mask[kept]
-            self._cross = {name: held[kept] for name, held in self._cross.items()}
+        self._follow(self._source[parents])
         self._origin = origin
         self._bind("attention_mask", self._mask if self._cross else self._seen(room))
         for name, held in self._cross.items():
             self._bind(name, held)
+
+    def _follow(self, source: Ints) -> None:
+        """Keep the sources (B) that rows (R) still come from; each row has its own copy where some have more rows."""
+        kept, self._source, rows = np.unique(source, return_inverse=True, return_counts=True)
+        if self._cross and rows.min() < rows.max():
+            kept, self._source = source, np.arange(len(source))
+        if len(kept) != len(self._mask):
+            self._mask = self._mask[kept]
+            self._cross = {name: held[kept] for name, held in self._cross.items()}
 
     def _seen(self, room: int) -> Ints:
         """The mask of each row (R, room): all but its padding, as nothing looks at columns that are not written."""

@@ -54,7 +54,8 @@ class GenerationPipeline(Pipeline):
         sources, cut = self.sources(examples, chosen)
         results: list[Any] = [None] * len(sources)
         lengths = np.array([len(ids) for ids in sources]) + (chosen.max_new_tokens or 0)
-        for batch in plan(lengths, max(1, self._batch_tokens // chosen.num_beams)) if sources else []:
+        rows = max(chosen.num_beams, chosen.num_return_sequences)
+        for batch in plan(lengths, max(1, self._batch_tokens // rows)) if sources else []:
             found = search(self._engine, [sources[i] for i in batch], chosen, self._text)
             for i, hypotheses in zip(batch.tolist(), found, strict=True):
                 best = hypotheses[0] if hypotheses else Hypothesis("", float("-inf"), [])

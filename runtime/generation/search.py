@@ -30,8 +30,8 @@ def search(
         return []
     searcher = Searcher(engine.vocabulary)
     keys = [
-        searcher.add(np.array(prompt), settings, longest, settings.shortest(len(prompt)))
-        for prompt, longest in prompts(engine, sources, settings)
+        searcher.add(np.array(prompt), settings, longest, settings.shortest(len(prompt)), np.array(source))
+        for source, (prompt, longest) in zip(sources, prompts(engine, sources, settings), strict=True)
     ]
     decoding, logits = engine.begin(sources, settings.decoder_start_token_id or 0)
     while True:
@@ -53,7 +53,8 @@ def settled(engine: Engine, source: Sequence[int], settings: Search) -> Iterator
     """
     searcher = Searcher(engine.vocabulary)
     ((prompt, longest),) = prompts(engine, [source], settings)
-    key = searcher.add(np.array(prompt), settings, longest, settings.shortest(len(prompt)))
+    shortest = settings.shortest(len(prompt))
+    key = searcher.add(np.array(prompt), settings, longest, shortest, np.array(source))
     decoding, logits = engine.begin([source], settings.decoder_start_token_id or 0)
     told = 0
     while True:
