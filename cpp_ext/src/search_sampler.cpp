@@ -23,7 +23,9 @@ std::size_t in_order(std::vector<Candidate>& tokens, Before before, Visit visit)
     for (std::size_t i = 0; i < tokens.size(); ++i) {
         if (i == sorted) {
             sorted = std::min(tokens.size(), 2 * sorted + 256);
-            std::partial_sort(tokens.begin() + i, tokens.begin() + sorted, tokens.end(), before);
+            const auto first = tokens.begin() + i, last = tokens.begin() + sorted;
+            if (last != tokens.end()) std::nth_element(first, last, tokens.end(), before);
+            std::sort(first, last, before);
         }
         if (!visit(i)) return i;
     }

@@ -152,10 +152,12 @@ void Scores::scan(float& least, Visit visit) const {
     for (std::size_t block = 0; block * search_block < n; ++block) {
         if (!(row_.peaks[block] > least)) continue;
         const std::size_t end = std::min(n, (block + 1) * search_block);
-        for (std::size_t i = block * search_block;; ++i) {
+        for (std::size_t i = block * search_block;;) {
             i = kernels_->find_greater(row_.logits, i, end, least);
             if (i == end) break;
-            if (place_[i] == 0) visit(static_cast<Token>(i), unchanged(row_.logits[i]));
+            do {  // one often follows another where many are wanted
+                if (place_[i] == 0) visit(static_cast<Token>(i), unchanged(row_.logits[i]));
+            } while (++i < end && row_.logits[i] > least);
         }
     }
 }
