@@ -231,6 +231,18 @@ def test_rows_that_follow_other_rows(name: str, data: Any) -> None:
         source = source[parents]
 
 
+@pytest.mark.parametrize("name", ["bart", "gpt2"])
+def test_rows_of_sources_that_have_unequally_many(name: str) -> None:
+    """As many rows as there were sources, but not one of each."""
+    decoding, _ = engine(name).begin(SOURCES[:3], START)
+    logits = decoding.step(np.array([[14], [9], [52]]), np.array([0, 1, 2]))
+    for source, texts in (([0, 0, 1], [[14, 8], [14, 31], [9, 60]]), ([0, 1], [[14, 31, 7], [9, 60, 5]])):
+        parents = [0, 0, 1] if len(source) == 3 else [1, 2]
+        logits = decoding.step(np.array(texts)[:, -1:], np.array(parents))
+        alone = [from_the_start(name, s, text) for s, text in zip(source, texts, strict=True)]
+        assert_close(logits, np.concatenate(alone))
+
+
 def lists_of(values: Any, size: int) -> Any:
     return st.lists(values, min_size=size, max_size=size)
 

@@ -117,7 +117,7 @@ class Decoding:
 
     def _arrange(self, parents: Ints) -> None:
         """Let every row be what another one was."""
-        if len(parents) != len(self._source):
+        if not np.array_equal(self._source[parents], self._source):
             self._move(parents, self._origin.shape[1])
             return
         changed = np.flatnonzero(parents != np.arange(len(parents)))
@@ -150,7 +150,7 @@ class Decoding:
         kept, self._source, rows = np.unique(source, return_inverse=True, return_counts=True)
         if self._cross and rows.min() < rows.max():
             kept, self._source = source, np.arange(len(source))
-        if len(kept) != len(self._mask):
+        if not np.array_equal(kept, np.arange(len(self._mask))):
             self._mask = self._mask[kept]
             self._cross = {name: held[kept] for name, held in self._cross.items()}
 
