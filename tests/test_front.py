@@ -125,7 +125,7 @@ def test_a_front_that_is_not_eager_waits_until_the_budget_is_full(pipe: Any) -> 
 
 def test_or_until_the_deadline(pipe: Any) -> None:
     async def main() -> None:
-        async with Front(pipe, deadline_ms=20, eager=False) as front:
+        async with Front(pipe, deadline_ms=500, eager=False) as front:
             await asyncio.gather(*map(front, ["late", "great"]))
 
     run(main)
@@ -180,8 +180,10 @@ def test_all_are_cancelled_and_the_next_is_answered(pipe: Any) -> None:
     async def main() -> None:
         async with Front(pipe) as front:
             first = await busy(front, pipe)
-            for cancelled in [first, *await asked(front, ["great"] * 5)]:
+            everything = [first, *await asked(front, ["great"] * 5)]
+            for cancelled in everything:
                 cancelled.cancel()
+            await asyncio.wait(everything)
             pipe.go.set()
             await front("thanks")
 

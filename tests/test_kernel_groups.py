@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from headway.core.search import Search
 from headway.cpp_ext import Searcher
-from headway.runtime.generation.plain import OUT, top
-from headway.runtime.generation.rules import Rules, log_softmax
-from tests.test_generation_plain import WORDS, Table
+from tests.plain_rules import Rules, log_softmax
+from tests.plain_search import OUT, top
+from tests.test_generation_search import WORDS, Table
 from tests.test_kernel_search import Asked, run
 from tests.tolerance import TOLERANCE
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from headway.core.search import Search
 from headway.cpp_ext import Searcher
-from headway.runtime.generation.rules import log_softmax
+from tests.plain_rules import log_softmax
 from tests.test_kernel_search import Asked, Wide, enter, run
 from tests.tolerance import TOLERANCE
 

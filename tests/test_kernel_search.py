@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from headway.core.search import Search
 from headway.cpp_ext import Searcher, level, levels, set_level
-from headway.runtime.generation.plain import Beams, Greedy
-from tests.test_generation_plain import WORDS, Table, any_settings
+from tests.plain_search import Beams, Greedy
+from tests.test_generation_search import WORDS, Table, any_settings
 from tests.tolerance import TOLERANCE
 
 Found = list[tuple[list[int], float, list[float]]]

@@ -17,8 +17,7 @@ from headway.core.search import Search
 from headway.core.tasks import Example, Spec, Task, encode, text_generation
 from headway.core.tasks import Result as AnyResult
 from headway.runtime.generation.engine import Engine
-from headway.runtime.generation.rules import log_softmax
-from headway.runtime.generation.search import score, search, settled
+from headway.runtime.generation.search import log_probabilities, score, search, settled
 from headway.runtime.pipeline import WINDOW, Pipeline
 from headway.runtime.plan import BATCH_TOKENS, plan
 
@@ -156,8 +155,8 @@ class GenerationPipeline(Pipeline):
         for batch in plan(lengths, self._batch_tokens) if rows else []:
             for i, logits in zip(batch, self._engine.logits([rows[i].ids for i in batch]), strict=True):
                 judged = np.arange(max(1, len(rows[i].ids) - rows[i].marks), len(rows[i].ids))
-                chances = log_softmax(logits[judged - 1])
-                losses[i] = -float(chances[np.arange(len(judged)), np.array(rows[i].ids)[judged]].sum())
+                chances = log_probabilities(logits[judged - 1], np.array(rows[i].ids)[judged])
+                losses[i] = -float(chances.sum())
         return text_generation.results(examples, rows, losses, cut)
 
     def _text(self, tokens: list[int]) -> str:

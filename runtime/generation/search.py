@@ -84,16 +84,16 @@ def score(
     for row, target in zip(ids, targets, strict=True):
         row[: len(target)] = target
     found = np.empty(ids.shape)
-    found[:, 0] = _log_probabilities(first, ids[:, 0])
+    found[:, 0] = log_probabilities(first, ids[:, 0])
     if longest > 1:
         rest = decoding.read(
             ids[:, :-1], np.arange(longest - 1)
         )  # what comes after a target changes nothing in it
-        found[:, 1:] = _log_probabilities(rest, ids[:, 1:])
+        found[:, 1:] = log_probabilities(rest, ids[:, 1:])
     return [row[: len(target)].tolist() for row, target in zip(found, targets, strict=True)]
 
 
-def _log_probabilities(logits: Floats, chosen: Ints) -> NDArray[np.float64]:
+def log_probabilities(logits: Floats, chosen: Ints) -> NDArray[np.float64]:
     """Of tokens (…) by logits (…, V)."""
     most = logits.max(axis=-1, keepdims=True)
     whole = np.log(np.exp(logits - most).sum(axis=-1, dtype=np.float64))

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from headway.core.errors import InputError, UsageError
+from headway.core.errors import UsageError
 from headway.core.generation import Hypothesis
 from headway.core.search import Search
 from headway.runtime.generation.engine import Engine
-from headway.runtime.generation.rules import Floats, Ints, Rules, log_softmax
+from headway.runtime.generation.search import prompts
+from tests.plain_rules import Floats, Ints, Rules, log_softmax
 
 KERNEL_ONLY = ("do_sample", "num_beam_groups", "encoder_no_repeat_ngram_size")
 """settings that this search does not have"""
@@ -130,11 +131,14 @@ def search(
         UsageError: a setting that does not fit the model, or that only the kernel has.
         InputError: a source without tokens, or a prompt that leaves no room.
     """
+    for name in KERNEL_ONLY:
+        if getattr(settings, name) != getattr(Search(), name):
+            raise UsageError(name, "is not in the plain search")
     if not sources:
         return []
     running = [
         (Beams if settings.num_beams > 1 else Greedy)(prompt, settings, longest)
-        for prompt, longest in _prompts(engine, sources, settings)
+        for prompt, longest in prompts(engine, sources, settings)
     ]
     sentences = list(running)
     rows: Ints = np.arange(len(running))[:, None].repeat(settings.num_beams, axis=1)  # (B, K) of the logits
@@ -153,27 +157,3 @@ def search(
         [Hypothesis(decode(tokens), score, tokens) for tokens, score in sentence.found()]
         for sentence in sentences
     ]
-
-
-def _prompts(
-    engine: Engine, sources: Sequence[Sequence[int]], settings: Search
-) -> list[tuple[Sequence[int], int]]:
-    """What the decoder begins each source with, and how many tokens it may come to."""
-    settings.check(engine.vocabulary)
-    for name in KERNEL_ONLY:
-        if getattr(settings, name) != getattr(Search(), name):
-            raise UsageError(name, "is not in the plain search")
-    if engine.with_encoder and settings.decoder_start_token_id is None:
-        raise UsageError("decoder_start_token_id", "an encoder-decoder needs it")
-    found = []
-    for index, source in enumerate(sources):
-        if not len(source):
-            raise InputError(index, "it has no tokens")
-        prompt = [settings.decoder_start_token_id or 0] if engine.with_encoder else source
-        longest = settings.longest(len(prompt))
-        if engine.longest is not None:
-            longest = min(longest, engine.longest)
-        if longest <= len(prompt):
-            raise InputError(index, f"{len(prompt)} tokens leave no room in a model of {engine.longest}")
-        found.append((prompt, longest))
-    return found

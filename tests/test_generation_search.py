@@ -1,4 +1,4 @@
-"""The plain search equals `generate()`: on tables of scores with any settings, and on every architecture."""
+"""The search, and the plain one in numpy, equal `generate()`: on tables of scores with any settings, and on every architecture."""
 
 import math
 from types import SimpleNamespace
@@ -16,7 +16,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from headway.core.errors import InputError, UnavailableError, UsageError
 from headway.core.search import Search
 from headway.export import generation
-from headway.runtime.generation.plain import search, top
+from headway.runtime.generation.search import search
+from tests import plain_search
 from tests.test_generation_graphs import DECODERS, END, PAD, SIZES, SOURCES, engine, opened
 from tests.tolerance import MODEL, NEIGHBOURS
 
@@ -163,10 +164,10 @@ def test_any_settings(seed: int, settings: dict[str, Any], prompts: list[list[in
     table = Table(seed)
     model = TableModel(table)
     own = Search().changed(**{n: v for n, v in settings.items() if n != "pad_token_id"})
-    found = search(TableEngine(table), prompts, own, str)
-    for hypotheses, prompt in zip(found, prompts, strict=True):
-        assert hypotheses
-        assert_equal(hypotheses, model, prompt, settings)
+    for found in (one(TableEngine(table), prompts, own, str) for one in (search, plain_search.search)):
+        for hypotheses, prompt in zip(found, prompts, strict=True):
+            assert hypotheses
+            assert_equal(hypotheses, model, prompt, settings)
 
 
 GRID: list[dict[str, Any]] = [
@@ -259,7 +260,7 @@ def test_texts_are_decoded() -> None:
 def test_top_takes_the_first_of_equals(values: list[float], data: Any) -> None:
     count = data.draw(st.integers(1, len(values)))
     expected = sorted(range(len(values)), key=lambda i: (-values[i], i))[:count]
-    assert top(np.array(values, np.float32), count).tolist() == expected
+    assert plain_search.top(np.array(values, np.float32), count).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -307,9 +308,6 @@ def test_what_does_not_fit_the_model_is_refused_before_the_first_step() -> None:
         search(machine, [[1, 2, 3]], Search(max_length=3), str)
     with pytest.raises(InputError, match="input 1: it has no tokens"):
         search(machine, [[1], []], Search(), str)
-    for own in ({"do_sample": True}, {"num_beams": 2, "num_beam_groups": 2}):
-        with pytest.raises(UsageError, match="is not in the plain search"):
-            search(machine, [[1]], Search().changed(**own), str)
     machine.longest = 3
     with pytest.raises(InputError, match="input 0: 3 tokens leave no room"):
         search(machine, [[1, 2, 3]], Search(), str)
