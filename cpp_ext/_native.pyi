@@ -103,10 +103,11 @@ class Searcher:
         num_beams, without those of groups that are done, or samples that are not finished.
         """
 
-    def advance(self, logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> None:
+    def advance(self, logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], allowed: Annotated[NDArray[numpy.uint32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None) -> None:
         """
-        Choose the next tokens by logits (rows, V), which are only read. ValueError, and nothing is
-        changed, for another shape, NaN and +inf; -inf entries are welcome.
+        Choose the next tokens by logits (rows, V), which are only read. allowed (rows, V / 32 rounded
+        up): a bit for each token that may come, the lowest first; all may if None. ValueError, and
+        nothing is changed, for other shapes, NaN and +inf; -inf entries are welcome.
         """
 
     @property

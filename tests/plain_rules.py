@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,8 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 NEVER = np.float32(-np.inf)
+
+Bools = NDArray[np.bool_]
 
 
 class Rules:
@@ -25,7 +29,7 @@ class Rules:
         ends = [[token] for token in settings.eos_token_id]
         self.bad_words = [word for word in settings.bad_words_ids if word not in ends]
 
-    def apply(self, scores: Floats, tokens: Ints) -> Floats:
+    def apply(self, scores: Floats, tokens: Ints, allowed: Bools | None = None) -> Floats:
         """Scores (K, V) of the next token, changed; `tokens` (K, T): prompt and what came after it."""
         settings, length = self.settings, tokens.shape[1]
         scores = scores.copy()
@@ -37,6 +41,8 @@ class Rules:
             scores[_ends_with(tokens, word[:-1]), word[-1]] = NEVER
         if length < self.shortest:
             scores[:, settings.eos_token_id] = NEVER
+        if allowed is not None:
+            scores[~allowed] = NEVER
         if length == 1 and settings.forced_bos_token_id is not None:
             _force(scores, [settings.forced_bos_token_id])
         if length == self.longest - 1 and settings.forced_eos_token_id:
@@ -45,6 +51,26 @@ class Rules:
         if length == self.first_free:
             scores[:, settings.begin_suppress_tokens] = NEVER
         return log_softmax(scores) if settings.renormalize_logits else scores
+
+
+class Allowed:
+    """Which tokens may come, by all tokens."""
+
+    def __init__(self, seed: int, vocabulary: int, share: float) -> None:
+        self.seed, self.vocabulary, self.share = seed, vocabulary, share
+
+    def rows(self, tokens: Sequence[Sequence[int]] | Ints) -> Bools:
+        return np.stack([self.row(row) for row in tokens])
+
+    def row(self, tokens: Sequence[int] | Ints) -> Bools:
+        random = np.random.default_rng([self.seed, 1, *tokens])
+        return random.random(self.vocabulary) < self.share
+
+
+def packed(allowed: Bools) -> NDArray[np.uint32]:
+    """Bits (R, V / 32) of what is allowed (R, V)."""
+    wide = np.pad(allowed, ((0, 0), (0, -allowed.shape[1] % 32)))
+    return np.packbits(wide, axis=1, bitorder="little").view(np.uint32)
 
 
 def log_softmax(scores: Floats) -> Floats:

@@ -11,7 +11,7 @@ from headway.core.generation import Hypothesis
 from headway.core.search import Search
 from headway.runtime.generation.engine import Engine
 from headway.runtime.generation.search import prompts
-from tests.plain_rules import Floats, Ints, Rules, log_softmax
+from tests.plain_rules import Bools, Floats, Ints, Rules, log_softmax
 
 KERNEL_ONLY = ("do_sample", "num_beam_groups", "encoder_no_repeat_ngram_size")
 """settings that this search does not have"""
@@ -36,9 +36,9 @@ class Greedy:
         self.parents: Ints = np.zeros(1, np.int64)
         """row of the last logits that each row goes on from"""
 
-    def advance(self, logits: Floats) -> None:
-        """Choose the next token by its logits (1, V)."""
-        scores = self.rules.apply(logits, self.tokens)
+    def advance(self, logits: Floats, allowed: Bools | None = None) -> None:
+        """Choose the next token by its logits (1, V), among those allowed (1, V)."""
+        scores = self.rules.apply(logits, self.tokens, allowed)
         chosen = int(scores[0].argmax())
         self.score += float(log_softmax(scores)[0, chosen])
         self.tokens = np.append(self.tokens, [[chosen]], axis=1)
@@ -66,10 +66,10 @@ class Beams:
         self.real = np.zeros(beams, bool)  # and those that do not go back to a beam that never began
         self.done = False
 
-    def advance(self, logits: Floats) -> None:
-        """Choose the next token of every beam by their logits (K, V)."""
+    def advance(self, logits: Floats, allowed: Bools | None = None) -> None:
+        """Choose the next token of every beam by their logits (K, V), among those allowed (K, V)."""
         beams, ends = self.settings.num_beams, self.settings.eos_token_id
-        scores = self.rules.apply(log_softmax(logits), self.tokens) + self.scores[:, None]
+        scores = self.rules.apply(log_softmax(logits), self.tokens, allowed) + self.scores[:, None]
         # of so many candidates, enough for every beam do not end
         chosen = top(scores.ravel(), min(scores.size, beams * max(2, 1 + len(ends))))
         candidates = scores.ravel()[chosen]
@@ -82,7 +82,7 @@ class Beams:
         self.scores, self.tokens, self.parents = running[going_on], tokens[going_on], parents[going_on]
         self._judge(bool(ended.all()))
 
-    def _keep_best(self, candidates: Floats, tokens: Ints, ended: np.typing.NDArray[np.bool_]) -> None:
+    def _keep_best(self, candidates: Floats, tokens: Ints, ended: Bools) -> None:
         """Put candidates that have ended among the best, if they are as likely as any that goes on."""
         beams = self.settings.num_beams
         ended = ended & (np.arange(len(ended)) < beams)

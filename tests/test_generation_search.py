@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from headway.core.errors import InputError, UnavailableError, UsageError
+from headway.core.generation import Hypothesis
 from headway.core.search import Search
+from headway.cpp_ext import Searcher
 from headway.export import generation
-from headway.runtime.generation.search import search
+from headway.runtime.generation.search import prompts, search
 from tests import plain_search
+from tests.plain_rules import Allowed, packed
 from tests.test_generation_graphs import DECODERS, END, PAD, SIZES, SOURCES, engine, opened
 from tests.tolerance import MODEL, NEIGHBOURS
 
@@ -216,6 +219,32 @@ def test_alone_equals_in_a_batch(name: str) -> None:
         rtol, atol = NEIGHBOURS["fp32"]
         scores = [h.score for h in hypotheses]
         np.testing.assert_allclose([h.score for h in alone], scores, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("name", ["t5", "gpt2"])
+@pytest.mark.parametrize("settings", [GRID[i] for i in (0, 1, 3, 4)])
+def test_only_what_is_allowed(name: str, settings: dict[str, Any]) -> None:
+    """Tokens that may come, by those before, are those of prefix_allowed_tokens_fn."""
+    machine, model = engine(name), opened(name).model
+    own = generation.settings(opened(name)).changed(**settings)
+    allowed = Allowed(6, machine.vocabulary, 0.3)
+
+    def allow(_: int, tokens: torch.Tensor) -> list[int]:
+        return np.flatnonzero(allowed.row(tokens.tolist())).tolist()
+
+    for source in SOURCES:
+        searcher, ((prompt, longest),) = Searcher(machine.vocabulary), prompts(machine, [source], own)
+        key = searcher.add(np.array(prompt), own, longest, own.shortest(len(prompt)))
+        decoding, logits = machine.begin([source], own.decoder_start_token_id or 0)
+        held = [list(prompt)]
+        while held:
+            searcher.advance(logits, packed(allowed.rows(held)))
+            tokens, parents = searcher.tokens, searcher.parents
+            held = [[*held[i], token] for i, token in zip(parents, tokens.tolist(), strict=True)]
+            if held:
+                logits = decoding.step(tokens[:, None], parents)
+        found = [Hypothesis("", score, tokens) for tokens, score, _ in searcher.found(key)]
+        assert_equal(found, model, source, {**settings, "prefix_allowed_tokens_fn": allow})
 
 
 @pytest.mark.parametrize("name", ["t5", "bart", "gpt2", "llama"])

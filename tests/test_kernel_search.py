@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from headway.core.search import Search
 from headway.cpp_ext import Searcher, level, levels, set_level
+from tests.plain_rules import Allowed, packed
 from tests.plain_search import Beams, Greedy
 from tests.test_generation_search import WORDS, Table, any_settings
 from tests.tolerance import TOLERANCE
@@ -50,7 +51,7 @@ class Asked:
     step: int = 0
 
 
-def run(model: Any, vocabulary: int, asked: list[Asked]) -> list[Found]:
+def run(model: Any, vocabulary: int, asked: list[Asked], allowed: Allowed | None = None) -> list[Found]:
     """What the kernel finds; the tokens of its rows are followed from outside, as an engine's cache would."""
     searcher = Searcher(vocabulary)
     held: list[list[int]] = []  # tokens of each row
@@ -67,7 +68,7 @@ def run(model: Any, vocabulary: int, asked: list[Asked]) -> list[Found]:
         if held:
             logits = np.concatenate([model.logits(np.array([row])) for row in held])
             before = logits.copy()
-            searcher.advance(logits)
+            searcher.advance(logits, allowed and packed(allowed.rows(held)))
             np.testing.assert_array_equal(logits, before)
         for key, place in places.items():
             now = searcher.settled(key)
@@ -90,19 +91,19 @@ def enter(searcher: Searcher, sentence: Asked) -> int:
     return searcher.add(np.array(prompt), own, own.longest(len(prompt)), own.shortest(len(prompt)))
 
 
-def plain(model: Any, sentence: Asked) -> list[tuple[list[int], float]]:
+def plain(model: Any, sentence: Asked, allowed: Allowed | None = None) -> list[tuple[list[int], float]]:
     prompt, own = sentence.prompt, sentence.settings
     searched = (Beams if own.num_beams > 1 else Greedy)(prompt, own, own.longest(len(prompt)))
     while not searched.done:
-        searched.advance(model.logits(searched.tokens))
+        searched.advance(model.logits(searched.tokens), allowed and allowed.rows(searched.tokens))
     return searched.found()
 
 
-def assert_equal(model: Any, vocabulary: int, asked: list[Asked]) -> None:
+def assert_equal(model: Any, vocabulary: int, asked: list[Asked], allowed: Allowed | None = None) -> None:
     rtol, atol = TOLERANCE["float32"]
-    for sentence, found in zip(asked, run(model, vocabulary, asked), strict=True):
+    for sentence, found in zip(asked, run(model, vocabulary, asked, allowed), strict=True):
         own = sentence.settings
-        expected = plain(model, sentence)
+        expected = plain(model, sentence, allowed)
         assert [tokens for tokens, _, _ in found] == [tokens for tokens, _ in expected]
         np.testing.assert_allclose([score for _, score, _ in found], [s for _, s in expected], rtol, atol)
         for tokens, score, logs in found:
@@ -133,6 +134,16 @@ def test_any_settings(seed: int, asked: list[Asked], simd: str) -> None:
         set_level(fastest)
 
 
+@given(st.integers(0, 10**6), sentences(), st.sampled_from([0.0, 0.1, 0.5]), st.sampled_from(levels()))
+def test_only_what_is_allowed(seed: int, asked: list[Asked], share: float, simd: str) -> None:
+    fastest = level()
+    set_level(simd)
+    try:
+        assert_equal(Table(seed), WORDS, asked, Allowed(seed, WORDS, share))
+    finally:
+        set_level(fastest)
+
+
 @st.composite
 def wide(draw: Any) -> tuple[int, list[Asked]]:
     """A vocabulary, and sentences with settings of theirs."""
@@ -156,11 +167,26 @@ def wide(draw: Any) -> tuple[int, list[Asked]]:
     return vocabulary, found
 
 
-@given(st.integers(0, 10**6), wide(), st.booleans())
-def test_any_vocabulary(seed: int, asked: tuple[int, list[Asked]], ties: bool) -> None:
+@given(st.integers(0, 10**6), wide(), st.booleans(), st.sampled_from([None, 0.05, 0.5]))
+def test_any_vocabulary(seed: int, asked: tuple[int, list[Asked]], ties: bool, share: float | None) -> None:
     """With tokens that may not come, and with equal scores, of which the first is taken."""
     vocabulary, sentences = asked
-    assert_equal(Wide(seed, vocabulary, ties), vocabulary, sentences)
+    allowed = None if share is None else Allowed(seed, vocabulary, share)
+    assert_equal(Wide(seed, vocabulary, ties), vocabulary, sentences, allowed)
+
+
+@pytest.mark.parametrize(
+    "own", [{"num_beams": 4, "num_beam_groups": 2}, {"do_sample": True, "num_return_sequences": 3}]
+)
+def test_what_is_not_allowed_never_comes(own: dict[str, Any]) -> None:
+    """Where there is no plain search: every token of every hypothesis is one that its own bits allow."""
+    allowed = Allowed(3, 700, 0.02)
+    asked = [Asked([seed], Search(max_new_tokens=8, eos_token_id=[3]).changed(**own)) for seed in range(5)]
+    for sentence, found in zip(asked, run(Wide(4, 700), 700, asked, allowed), strict=True):
+        assert found
+        for tokens, _, _ in found:
+            for place, token in enumerate(tokens):
+                assert allowed.row([*sentence.prompt, *tokens[:place]])[token]
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -201,6 +227,8 @@ def test_bad_logits_are_refused_and_change_nothing(beams: int) -> None:
         searcher.advance(np.repeat(good, 2, axis=0))
     with pytest.raises(TypeError):
         searcher.advance(good.astype(np.float64))
+    with pytest.raises(ValueError, match=r"allowed is \(1, 1\), not \(1, 2\)"):
+        searcher.advance(good, np.zeros((1, 1), np.uint32))
     with pytest.raises(ValueError, match="sentence 0 is not finished"):
         searcher.found(key)
     searcher.advance(good)

@@ -30,8 +30,10 @@ constexpr auto rows_doc =
     "then\n"
     "num_beams, without those of groups that are done, or samples that are not finished.";
 constexpr auto advance_doc =
-    "Choose the next tokens by logits (rows, V), which are only read. ValueError, and nothing is\n"
-    "changed, for another shape, NaN and +inf; -inf entries are welcome.";
+    "Choose the next tokens by logits (rows, V), which are only read. allowed (rows, V / 32 "
+    "rounded\n"
+    "up): a bit for each token that may come, the lowest first; all may if None. ValueError, and\n"
+    "nothing is changed, for other shapes, NaN and +inf; -inf entries are welcome.";
 constexpr auto tokens_doc = "The next token (R) of each row of the sentences that go on.";
 constexpr auto parents_doc =
     "The row of the last logits (R) that each row of the sentences that go on follows. As many as\n"
@@ -100,6 +102,10 @@ SearchSettings as_settings(const nb::handle& given) {
     return out;
 }
 
+TokenBits as_bits(const Given<std::uint32_t, 2>& given) {
+    return {given.data(), std::int64_t(given.shape(0)), std::int64_t(given.shape(1))};
+}
+
 Tokens as_tokens(const Given<std::int64_t, 1>& given) {
     return {given.data(), given.data() + given.size()};
 }
@@ -135,11 +141,14 @@ void register_search(nb::module_& module) {
         .def_prop_ro("rows", &Searcher::rows, rows_doc)
         .def(
             "advance",
-            [](Searcher& searcher, const Given<float, 2>& logits) {
+            [](Searcher& searcher, const Given<float, 2>& logits,
+               const std::optional<Given<std::uint32_t, 2>>& allowed) {
                 const Matrix view = as_matrix(logits);
-                without_gil([&] { searcher.advance(view); });
+                std::optional<TokenBits> bits;
+                if (allowed) bits = as_bits(*allowed);
+                without_gil([&] { searcher.advance(view, bits ? &*bits : nullptr); });
             },
-            nb::arg("logits").noconvert(), advance_doc)
+            nb::arg("logits").noconvert(), nb::arg("allowed").noconvert() = nb::none(), advance_doc)
         .def_prop_ro(
             "tokens", [](const Searcher& searcher) { return as_result(searcher.tokens()); },
             nb::rv_policy::move, tokens_doc)

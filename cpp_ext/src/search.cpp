@@ -71,7 +71,7 @@ struct Searcher::Scratch {
         : scores(vocabulary), blocks((vocabulary + search_block - 1) / search_block) {}
 
     // Measures every row before any sentence goes on.
-    void measure(const Matrix& logits) {
+    void measure(const Matrix& logits, const TokenBits* allowed) {
         const auto& use = in_use<SearchKernels>(HEADWAY_EVERY_LEVEL(search_kernels));
         rows.resize(logits.rows);
         peaks.resize(logits.rows * blocks);
@@ -80,7 +80,7 @@ struct Searcher::Scratch {
             const RowSum row = use.sum(logits.row(r), logits.columns, own);
             if (row.max == -never) refuse("row ", r, " of ", logits.rows, " holds +inf");
             if (row.nan) refuse("row ", r, " of ", logits.rows, " holds NaN");
-            rows[r] = {logits.row(r), own, {row.max, row.sum}};
+            rows[r] = {logits.row(r), own, {row.max, row.sum}, allowed ? allowed->row(r) : nullptr};
         }
     }
 
@@ -114,11 +114,15 @@ std::int64_t Searcher::rows() const {
     return count;
 }
 
-void Searcher::advance(const Matrix& logits) {
+void Searcher::advance(const Matrix& logits, const TokenBits* allowed) {
     if (logits.columns != vocabulary_ || logits.rows != rows())
         refuse("logits are (", logits.rows, ", ", logits.columns, "), not (", rows(), ", ",
                vocabulary_, ")");
-    scratch_->measure(logits);
+    const std::int64_t words = (vocabulary_ + 31) / 32;
+    if (allowed && (allowed->columns != words || allowed->rows != logits.rows))
+        refuse("allowed is (", allowed->rows, ", ", allowed->columns, "), not (", logits.rows, ", ",
+               words, ")");
+    scratch_->measure(logits, allowed);
     finished_.clear();
     std::int64_t row = 0;
     for (Running& running : running_) {

@@ -52,8 +52,19 @@ RowSum sum(const float* x, std::size_t n, float* peaks) {
     return row;
 }
 
+void keep(const float* x, const std::uint32_t* allowed, std::size_t n, float* out) {
+    constexpr std::size_t bits = 32;
+    const auto kept = [&](std::size_t i, std::size_t bit) {
+        return allowed[i / bits] >> bit & 1 ? x[i + bit] : -__builtin_inff();
+    };
+    std::size_t i = 0;
+    for (; i + bits <= n; i += bits)
+        for (std::size_t bit = 0; bit < bits; ++bit) out[i + bit] = kept(i, bit);
+    for (std::size_t bit = 0; i + bit < n; ++bit) out[i + bit] = kept(i, bit);
+}
+
 }  // namespace
 
-const SearchKernels search_kernels{sum, find_greater};
+const SearchKernels search_kernels{sum, find_greater, keep};
 
 }  // namespace headway::HEADWAY_LEVEL

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace headway {
 
@@ -18,6 +19,8 @@ struct SearchKernels {
     RowSum (*sum)(const float* x, std::size_t n, float* peaks);
     // The first index from `from` on whose entry is greater than the value, else n.
     std::size_t (*find_greater)(const float* x, std::size_t from, std::size_t n, float value);
+    // Copies the row, with -inf where the bit is not set.  // allowed (n / 32, rounded up)
+    void (*keep)(const float* x, const std::uint32_t* allowed, std::size_t n, float* out);
 };
 
 namespace scalar {

@@ -51,6 +51,7 @@ void Rules::apply(Scores& scores, std::span<const Token> tokens) const {
         if (ends_with(tokens, std::span(word).first(word.size() - 1)))
             scores.set(word.back(), never);
     if (length < request_.shortest) scores.forbid(settings.eos_token_id);
+    scores.keep_allowed();
     if (length == 1 && !settings.forced_bos_token_id.empty())
         scores.force(settings.forced_bos_token_id);
     if (length == request_.longest - 1 && !settings.forced_eos_token_id.empty())

@@ -94,6 +94,19 @@ void Scores::forbid(std::span<const Token> tokens) {
     for (const Token token : tokens) set(token, never);
 }
 
+// The shifts stay those of the whole row.
+void Scores::keep_allowed() {
+    if (row_.allowed == nullptr) return;
+    for (Change& change : changes_)
+        if (!(row_.allowed[change.token / 32] >> change.token % 32 & 1)) change.score = never;
+    const std::size_t n = place_.size();
+    kept_.resize(n);
+    kept_peaks_.resize(peaks_.size());
+    kernels_->keep(row_.logits, row_.allowed, n, kept_.data());
+    const RowSum row = kernels_->sum(kept_.data(), n, kept_peaks_.data());
+    row_ = {kept_.data(), kept_peaks_.data(), {row.max, row.sum}};
+}
+
 void Scores::force(std::span<const Token> tokens) {
     clear();
     forced_ = true;

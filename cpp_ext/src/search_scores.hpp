@@ -27,6 +27,7 @@ struct Row {
     const float* logits;  // (V)
     const float* peaks;   // the greatest of each block, which tell where the best tokens may be
     Mass mass;
+    const std::uint32_t* allowed = nullptr;  // bits of the tokens that may come; null: all may
 };
 
 // Tokens that may come next, and the beam that they would follow.
@@ -63,6 +64,8 @@ class Scores {
     float at(Token token) const;
     void set(Token token, float score) { changed(token).score = score; }
     void forbid(std::span<const Token> tokens);
+    // Only what the row's bits allow may come.
+    void keep_allowed();
     // Only these may come, all with score 0.
     void force(std::span<const Token> tokens);
     // Divides what is negative by the factor and multiplies what is not; each token once.
@@ -98,7 +101,8 @@ class Scores {
     float shifts_[4]{};  // what is subtracted from a logit, one after the other
     bool forced_ = false;
     std::vector<Change> changes_;
-    std::vector<std::uint32_t> place_;  // (V): of the token in changes, from 1 on; 0: not there
+    std::vector<std::uint32_t> place_;      // (V): of the token in changes, from 1 on; 0: not there
+    std::vector<float> kept_, kept_peaks_;  // the row with -inf for what is not allowed
     mutable Tokens order_;
     mutable std::vector<float> peaks_;
 };

@@ -44,6 +44,15 @@ struct SearchSettings {
     std::uint64_t seed = 0;
 };
 
+// Which tokens may come, a bit each, the lowest first; borrowed from the caller.  // (rows, V / 32)
+struct TokenBits {
+    const std::uint32_t* data;
+    std::int64_t rows;
+    std::int64_t columns;  // rounded up
+
+    const std::uint32_t* row(std::int64_t r) const { return data + r * columns; }
+};
+
 // What is asked for one sentence.
 struct SearchRequest {
     Tokens prompt;  // what the decoder has read; tokens beyond the vocabulary are known to no rule
@@ -77,8 +86,8 @@ class Searcher {
     std::int64_t rows() const;
 
     // Throws std::invalid_argument, and changes nothing, for a wrong shape, NaN and +inf; -inf
-    // entries are welcome.  // (rows, V)
-    void advance(const Matrix& logits);
+    // entries are welcome. allowed: null if all tokens may come.  // (rows, V)
+    void advance(const Matrix& logits, const TokenBits* allowed = nullptr);
 
     // Of the sentences that go on: what comes next in each row, and the row of the last logits
     // that it follows. As many rows as possible follow themselves.
