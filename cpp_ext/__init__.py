@@ -1,9 +1,10 @@
-"""The C++ kernels: padding, pooling, softmax, top-k, tags, spans and the search for tokens over NumPy arrays; what the CPU can do."""
+"""The C++ kernels: padding, pooling, softmax, top-k, tags, spans, key/value caches and the search for tokens over NumPy arrays; what the CPU can do."""
 
 from headway.cpp_ext._native import (
     Searcher,
     argmax,
     cpu_features,
+    follow,
     level,
     levels,
     mask,
@@ -23,6 +24,7 @@ __all__ = [
     "Searcher",
     "argmax",
     "cpu_features",
+    "follow",
     "level",
     "levels",
     "mask",

@@ -1,8 +1,18 @@
+from collections.abc import Sequence
 from typing import Annotated, overload
 
 import numpy
 from numpy.typing import NDArray
 
+
+def follow(caches: Sequence[Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), order='C', device='cpu')]], origin: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cpu')], parents: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], written: int) -> None:
+    """
+    Let each row of the caches (R, heads, columns, width) be what its parent (R) was, in its first
+    `written` columns, in place. origin (R, columns): the row that wrote what stands in each
+    column; only what stands behind the first difference is copied, and origin follows.
+    ValueError, and nothing is changed, for other shapes, and for a row that shall follow another
+    and be followed.
+    """
 
 def cpu_features() -> dict[str, bool]:
     """

@@ -141,8 +141,12 @@ def _share_sources(model: ir.Model) -> None:
     if not crossed:
         return
     writer = Writer(model)
-    (mask,) = [value for value in model.graph.inputs if value.name == "attention_mask"]
+    named = {str(value.name): value for value in model.graph.inputs}
+    mask = named["attention_mask"]
     first = next(iter(model.graph))
+    for shape in [n for n in model.graph if n.op_type == "Shape" and _is_of_sources(n.inputs[0])]:
+        if shape.attributes["end"].as_int() == 1:  # where there was a source for each row
+            shape.replace_input_with(0, named["input_ids"])
     axes = writer.constant("cross.axes", np.array([1, 2], np.int64))
     seen = writer.node(first, "Cast", [mask], "cross.seen", to=ir.DataType.BOOL)
     seen = writer.node(first, "Unsqueeze", [seen, axes], "cross.mask")  # (B, 1, 1, L)
@@ -206,5 +210,8 @@ def _after(node: ir.Node | None, op: str) -> ir.Node | None:
 
 
 def _is_cross(node: ir.Node) -> bool:
-    key = node.inputs[1]
-    return key is not None and str(key.name).startswith("cross.")
+    return _is_of_sources(node.inputs[1])
+
+
+def _is_of_sources(value: ir.Value | None) -> bool:
+    return value is not None and str(value.name).startswith(("cross.", "attention_mask"))

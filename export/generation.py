@@ -117,7 +117,7 @@ def _decoder(opened: Opened, probe: Probe) -> Traced:
         _tensor("position_ids", torch.int64, "rows", "step"),
         _tensor("logits_at", torch.int64, "kept"),
     ]
-    if "position_ids" not in inspect.signature(opened.model.forward).parameters:
+    if not _has_positions(opened.model.forward):
         del samples["position_ids"], inputs[2]
     traced = _cached(opened, _Decoder(opened.model, probe, list(samples)), probe, inputs, samples)
     (places,) = [value for value in traced.model.graph.inputs if value.name == "logits_at"]
@@ -127,17 +127,30 @@ def _decoder(opened: Opened, probe: Probe) -> Traced:
 
 
 def _crossed_decoder(opened: Opened, probe: Probe) -> Traced:
-    """The decoder of an encoder-decoder; `attention_mask` is the source's."""
+    """The decoder of an encoder-decoder; `attention_mask` is the source's.
+
+    Where tokens know their places by themselves, rows may begin behind padding: `decoder_attention_mask` says so.
+    """
     samples = {
         "input_ids": torch.ones(ROWS, STEP, dtype=torch.int64),
         "attention_mask": torch.ones(ROWS, LENGTH, dtype=torch.int64),
+        "decoder_attention_mask": torch.ones(ROWS, PAST + STEP, dtype=torch.int64),
+        "position_ids": torch.arange(PAST, PAST + STEP).repeat(ROWS, 1),
         "logits_at": torch.tensor([0, STEP - 1]),
     }
     inputs = [
         _tensor("input_ids", torch.int64, "rows", "step"),
         _tensor("attention_mask", torch.int64, "rows", "length"),
+        _tensor("decoder_attention_mask", torch.int64, "rows", "total"),
+        _tensor("position_ids", torch.int64, "rows", "step"),
         _tensor("logits_at", torch.int64, "kept"),
     ]
+    absolute = _takes_positions(opened.model) or _position_table(opened.model) is not None
+    left_out = {"position_ids"} if not absolute else set()
+    if not absolute and not hasattr(opened.model.config, "relative_attention_num_buckets"):
+        left_out.add("decoder_attention_mask")  # places are counted inside, from the first column on
+    inputs = [tensor for tensor in inputs if tensor.name not in left_out]
+    samples = {name: sample for name, sample in samples.items() if name not in left_out}
     return _cached(opened, _CrossedDecoder(opened.model, probe, list(samples)), probe, inputs, samples)
 
 
@@ -267,15 +280,23 @@ class _CrossedDecoder(_Decoder):
         inputs = dict(zip(self.names, tensors, strict=True))
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         past, cross = self._cache(inputs, self.probe.past), self._cache(inputs, self.probe.cross)
-        with _head_at(self.model, inputs["logits_at"]):
+        if "decoder_attention_mask" in inputs:
+            own = inputs["decoder_attention_mask"][:, None, None, :].to(torch.bool)
+            seen = (_causal(ids, past) & own) | _itself(ids, past)
+        else:
+            seen = _causal(ids, past).expand(ids.shape[0], 1, -1, -1)
+        places = inputs.get("position_ids")
+        told = {"decoder_position_ids": places} if _takes_positions(self.model) else {}
+        with _head_at(self.model, inputs["logits_at"]), _placed_at(self.model, places):
             said = self.model(
                 # of these only the shape is read, as the keys and values of the source are there
                 encoder_outputs=(torch.zeros(*mask.shape, self.probe.source_size),),
                 attention_mask=mask[:, None, None, :].to(torch.bool).expand(-1, 1, ids.shape[1], -1),
                 decoder_input_ids=ids,
-                decoder_attention_mask=_causal(ids, past).expand(ids.shape[0], 1, -1, -1),
+                decoder_attention_mask=seen,
                 past_key_values=self.probe.both(past, cross),
                 use_cache=True,
+                **told,
             )
         return said.logits, *_named(said.past_key_values.self_attention_cache).values()
 
@@ -295,6 +316,39 @@ def _itself(ids: torch.Tensor, past: Any) -> torch.Tensor:
     """Padding sees itself, as a softmax over nothing is not a number."""
     new, every = _places(ids, past)
     return (every == new)[None, None]  # (1, 1, step, past + step)
+
+
+def _takes_positions(model: Any) -> bool:
+    """Whether the decoder behind an encoder is a model of its own, which is told the places of its tokens."""
+    return model.config.model_type == "encoder-decoder" and _has_positions(model.decoder.forward)
+
+
+def _position_table(model: Any) -> torch.nn.Module | None:
+    """The vectors of places that a decoder adds to its tokens', where it can be told the places."""
+    table = getattr(model.get_decoder(), "embed_positions", None)
+    return table if table is not None and _has_positions(table.forward) else None
+
+
+def _has_positions(function: Any) -> bool:
+    return "position_ids" in inspect.signature(function).parameters
+
+
+@contextmanager
+def _placed_at(model: Any, places: torch.Tensor | None) -> Iterator[None]:
+    """Let the decoder's table of positions look up these (rows, step), if it has one."""
+    table = _position_table(model)
+    if table is None or places is None:
+        yield
+        return
+    hooks = [
+        table.register_forward_pre_hook(
+            lambda _, given, named: (given, named | {"position_ids": places}), with_kwargs=True
+        ),
+        table.register_forward_hook(lambda _, given, found: found.reshape(*places.shape, -1)),
+    ]
+    yield
+    for hook in hooks:
+        hook.remove()
 
 
 @contextmanager

@@ -34,6 +34,8 @@ NEW = 16
 BEAMS = (1, 4)
 WORK = 64
 """tokens of a source, at most, to time a variant by"""
+LATE = 2
+"""tokens that the others have read when the late half of a batch joins"""
 SAMPLES = 8
 """sources on which layers are measured"""
 LENGTHS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610)
@@ -92,6 +94,7 @@ class WriterProof(Proof):
         feed: dict[str, Any] = {
             "input_ids": np.array([text]),
             "attention_mask": np.ones((1, source if behind_encoder else len(text)), int),
+            "decoder_attention_mask": np.ones((1, len(text)), int),
             "position_ids": np.arange(len(text))[None],
             "logits_at": np.arange(0 if behind_encoder else source - 1, len(text)),
         }
@@ -111,7 +114,8 @@ class WriterProof(Proof):
         for size in BATCHES:
             mixed = np.random.default_rng(size).permutation(len(self.sources))
             for part in (mixed[i : i + size] for i in range(0, len(mixed), size)):
-                for i, logits in zip(part, self._together(engine, part.tolist()), strict=True):
+                late = len(part) // 2 if engine.joinable else 0
+                for i, logits in zip(part, self._together(engine, part.tolist(), late), strict=True):
                     neighbours = max(neighbours, float(np.abs(logits - found[i]).max()))
         same = [f.argmax(-1) == w.argmax(-1) for f, w in zip(found, wanted, strict=True)]
         return Parity(
@@ -167,17 +171,32 @@ class WriterProof(Proof):
     def _alone(self, engine: Engine, number: int) -> Any:
         return self._together(engine, [number])[0]
 
-    def _together(self, engine: Engine, numbers: Sequence[int]) -> list[Any]:
-        """Logits (T, V) before each token that PyTorch writes, through the caches, of sources in one batch."""
+    def _together(self, engine: Engine, numbers: Sequence[int], late: int = 0) -> list[Any]:
+        """Logits (T, V) before each token that PyTorch writes, through the caches, of sources in one batch.
+
+        `late`: so many of them, the last, join when the others have read some tokens.
+        """
         targets = [self.expected[i].tokens[1] for i in numbers]
         start = self.draft.search.get("decoder_start_token_id") or 0
-        decoding, logits = engine.begin([self.sources[i] for i in numbers], start)
-        steps = [logits.copy()]
-        for step in range(max(map(len, targets)) - 1):
-            ids = np.array([[target[step] if step < len(target) else 0] for target in targets])
-            steps.append(decoding.step(ids).copy())
-        every = np.stack(steps, axis=1)  # (rows, steps, V)
-        return [rows[: len(target)] for rows, target in zip(every, targets, strict=True)]
+        rows = list(range(len(numbers) - late))
+        decoding, logits = engine.begin([self.sources[numbers[i]] for i in rows], start)
+        found: list[list[Any]] = [[] for _ in targets]
+        while rows:
+            for i, row in zip(rows, logits, strict=True):
+                found[i].append(row.copy())
+            if late and len(found[0]) >= min(LATE, len(targets[0])):
+                new = range(len(numbers) - late, len(numbers))
+                joining, logits = engine.begin([self.sources[numbers[i]] for i in new], start)
+                decoding.join(joining)
+                for i, row in zip(new, logits, strict=True):
+                    found[i].append(row.copy())
+                rows, late = [*rows, *new], 0
+            going = [place for place, i in enumerate(rows) if len(found[i]) < len(targets[i])]
+            rows = [rows[place] for place in going]
+            if rows:
+                ids = np.array([[targets[i][len(found[i]) - 1]] for i in rows])
+                logits = decoding.step(ids, np.array(going))
+        return [np.stack(own) for own in found]
 
 
 def declare(traced: dict[str, Traced], target: str) -> dict[str, Graph]:

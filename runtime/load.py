@@ -47,7 +47,8 @@ def load(
             that write, it is int8 where the bundle has it and 8-bit products are fast, else fp32, on the first engine.
         threads: for tokenizer, engine and kernels together; None: all that affinity and cgroup leave.
         batch_tokens: padded tokens in a batch, at most (one text may be longer).
-        cache: inputs whose answers are kept, those last used; models that write keep none.
+        cache: inputs whose answers are kept, those last used; a model that writes keeps what it has read of so many
+            sources, and of prompts that begin alike.
     Raises:
         BundleError: missing, damaged, tampered with, or of an unknown format.
         UsageError: an unknown precision, backend, or number.
@@ -68,7 +69,7 @@ def load(
             raise UsageError("--backend", f"'{backend}' does not run models that write; '{WRITES}' does")
         chosen = among[0].precision
         graphs = choice.Opener(folder, declared, (), device, budget).verified(chosen)
-        opened = Engine(graphs, budget, declared.longest)
+        opened = Engine(graphs, budget, declared.longest, cache)
         spec = _spec(folder, task, declared, chosen, tokenizer)
         return GenerationPipeline(declared, chosen, task, spec, tokenizer, opened, batch_tokens)
     encoder = cast(EncoderTask, task)

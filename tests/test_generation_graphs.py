@@ -131,7 +131,7 @@ def traced(name: str) -> dict[str, generation.Traced]:
 
 
 @functools.cache
-def engine(name: str) -> Engine:
+def graph_files(name: str) -> dict[str, Path]:
     folder = Path(tempfile.mkdtemp())
     files = {role: folder / f"{role}.onnx" for role in traced(name)}
     for role, path in files.items():
@@ -140,7 +140,12 @@ def engine(name: str) -> Engine:
         ir.save(
             cache.in_place(model, cache.declare(made.declared), name) if role == "decoder" else model, path
         )
-    return Engine(files, 1, generation.longest(opened(name)))
+    return files
+
+
+@functools.cache
+def engine(name: str) -> Engine:
+    return Engine(graph_files(name), 1, generation.longest(opened(name)))
 
 
 def assert_close(found: Any, expected: Any) -> None:
@@ -241,6 +246,29 @@ def test_rows_of_sources_that_have_unequally_many(name: str) -> None:
         logits = decoding.step(np.array(texts)[:, -1:], np.array(parents))
         alone = [from_the_start(name, s, text) for s, text in zip(source, texts, strict=True)]
         assert_close(logits, np.concatenate(alone))
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_rows_that_join_others(name: str) -> None:
+    """Behind padding, whether they have read more or less, and go on when the others have left."""
+    assert engine(name).joinable
+    texts = [[14, 9, 52, 8], [31, 60, 7, 5, 44], [6, 9]]
+    decoding, _ = engine(name).begin(SOURCES[:1], START)
+    for token in texts[0][:3]:
+        decoding.step(np.array([[token]]))
+    joining, _ = engine(name).begin(SOURCES[1:2], START)
+    decoding.join(joining)
+    decoding.step(np.array([[texts[0][3]], [texts[1][0]]]))
+    long, _ = engine(name).begin([SOURCES[2]], START)
+    for token in texts[1][1:3]:
+        logits = decoding.step(np.array([[token]]), np.array([len(decoding) - 1]))
+    assert len(decoding) == 1
+    assert_close(logits, from_the_start(name, 1, texts[1][:3]))
+    long.join(decoding)
+    rest = np.array([texts[2][:1] * 2, texts[2][1:] * 2, texts[1][3:]])
+    logits = long.step(rest, np.array([0, 0, 1]))
+    wanted = [(2, texts[2][:1] * 2), (2, texts[2][1:] * 2), (1, texts[1])]
+    assert_close(logits, np.concatenate([from_the_start(name, source, text) for source, text in wanted]))
 
 
 def lists_of(values: Any, size: int) -> Any:

@@ -2,6 +2,8 @@
 #include "headway/search.hpp"
 
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
@@ -24,25 +26,29 @@ constexpr auto add_doc =
     "A sentence enters, at any time; returns its key. prompt (T): what the decoder has read.\n"
     "settings: a headway.core.search.Search. longest, shortest: tokens of prompt and continuation\n"
     "together, at most and before an end token may come. source (S): what the encoder has read;\n"
-    "without an encoder the prompt. ValueError for what makes no sense.";
+    "without an encoder the prompt. texts: for stop_strings. ValueError for what makes no sense.";
+constexpr auto texts_doc =
+    "What each token adds to a text, in UTF-8, for stop strings; made once for a tokenizer.";
 constexpr auto rows_doc =
     "How many rows of logits the next advance() takes: 1 for a sentence that has just entered, "
     "then\n"
     "num_beams, without those of groups that are done, or samples that are not finished.";
 constexpr auto advance_doc =
-    "Choose the next tokens by logits (rows, V), which are only read. allowed (rows, V / 32 "
-    "rounded\n"
-    "up): a bit for each token that may come, the lowest first; all may if None. ValueError, and\n"
-    "nothing is changed, for other shapes, NaN and +inf; -inf entries are welcome.";
+    "Choose the next tokens by logits (rows, V), which are only read. allowed (rows, V / 32): a "
+    "bit\n"
+    "for each token that may come, the lowest first; all may if None. Greedy search and samples "
+    "end\n"
+    "where none may. ValueError, and nothing is changed, for other shapes, NaN and +inf; -inf\n"
+    "entries are welcome.";
 constexpr auto tokens_doc = "The next token (R) of each row of the sentences that go on.";
 constexpr auto parents_doc =
     "The row of the last logits (R) that each row of the sentences that go on follows. As many as\n"
     "possible follow the row of their own place in the sentence.";
 constexpr auto finished_doc = "Keys of the sentences that the last advance() ended.";
 constexpr auto found_doc =
-    "Of a finished sentence: tokens after the prompt, score, log probability of each token; best\n"
-    "first, none where the settings forbid all. ValueError if it is not finished, IndexError for\n"
-    "an unknown key.";
+    "What has ended of a sentence so far, best first: tokens after the prompt, score, log\n"
+    "probability of each token; at the end none where the settings forbid all. IndexError for an\n"
+    "unknown key.";
 constexpr auto settled_doc =
     "Tokens after the prompt that the best hypothesis is sure to begin with. IndexError for an\n"
     "unknown key.";
@@ -99,6 +105,7 @@ SearchSettings as_settings(const nb::handle& given) {
     take(given, "min_p", out.min_p);
     take(given, "typical_p", out.typical_p);
     take(given, "seed", out.seed);
+    take(given, "stop_strings", out.stop_strings);
     return out;
 }
 
@@ -112,9 +119,10 @@ Tokens as_tokens(const Given<std::int64_t, 1>& given) {
 
 std::int64_t add(Searcher& searcher, const Given<std::int64_t, 1>& prompt,
                  const nb::object& settings, std::int64_t longest, std::int64_t shortest,
-                 const std::optional<Given<std::int64_t, 1>>& source) {
+                 const std::optional<Given<std::int64_t, 1>>& source,
+                 const std::shared_ptr<TokenTexts>& texts) {
     return searcher.add({as_tokens(prompt), as_tokens(source.value_or(prompt)),
-                         as_settings(settings), longest, shortest});
+                         as_settings(settings), longest, shortest, texts});
 }
 
 template <class T>
@@ -134,10 +142,20 @@ std::vector<Found> found(const Searcher& searcher, std::int64_t key) {
 }  // namespace
 
 void register_search(nb::module_& module) {
+    nb::class_<TokenTexts>(module, "TokenTexts", texts_doc)
+        .def(
+            "__init__",
+            [](TokenTexts* made, const std::vector<nb::bytes>& texts) {
+                new (made) TokenTexts;
+                for (const nb::bytes& text : texts)
+                    made->bytes.emplace_back(text.c_str(), text.size());
+            },
+            nb::arg("texts"));
     nb::class_<Searcher>(module, "Searcher", class_doc)
         .def(nb::init<std::int64_t>(), nb::arg("vocabulary"))
         .def("add", &add, nb::arg("prompt"), nb::arg("settings"), nb::arg("longest"),
-             nb::arg("shortest"), nb::arg("source") = nb::none(), add_doc)
+             nb::arg("shortest"), nb::arg("source") = nb::none(), nb::arg("texts") = nb::none(),
+             add_doc)
         .def_prop_ro("rows", &Searcher::rows, rows_doc)
         .def(
             "advance",

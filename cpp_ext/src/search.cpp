@@ -54,6 +54,10 @@ void check(const SearchRequest& request, std::int64_t vocabulary) {
     check_tokens("forced_bos_token_id", settings.forced_bos_token_id, vocabulary);
     check_tokens("forced_eos_token_id", settings.forced_eos_token_id, vocabulary);
     check_tokens("eos_token_id", settings.eos_token_id, vocabulary);
+    for (const std::string& string : settings.stop_strings)
+        if (string.empty()) refuse("stop_strings holds an empty one");
+    if (!settings.stop_strings.empty() && !request.texts)
+        refuse("stop_strings need the tokens' texts");
 }
 
 std::unique_ptr<Sentence> sentence_of(SearchRequest request) {
@@ -153,9 +157,7 @@ std::vector<std::int64_t> Searcher::parents() const {
 }
 
 std::vector<Hypothesis> Searcher::found(std::int64_t key) const {
-    const Sentence& sentence = *sentences_.at(key);
-    if (!sentence.done()) refuse("sentence ", key, " is not finished");
-    return sentence.found();
+    return sentences_.at(key)->found();
 }
 
 Tokens Searcher::settled(std::int64_t key) const { return sentences_.at(key)->settled(); }

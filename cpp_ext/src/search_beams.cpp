@@ -23,10 +23,10 @@ void Beams::advance(Step& step) {
     bool way_on = false;
     ranked_.clear();
     for (std::size_t i = 0; i < found.size(); ++i) {
-        const bool ends = longest || rules_.ends(found[i].token);
-        if (ends && i < count) keep(found[i]);
-        way_on |= !ends;
-        ranked_.push_back({found[i].score + (ends ? out : 0.0f), std::int64_t(i)});
+        const bool end = longest || ends(beams_[found[i].beam].line, found[i].token);
+        if (end && i < count) keep(found[i]);
+        way_on |= !end;
+        ranked_.push_back({found[i].score + (end ? out : 0.0f), std::int64_t(i)});
     }
     const auto last = ranked_.begin() + std::min(count, ranked_.size());
     std::partial_sort(ranked_.begin(), last, ranked_.end(), [](const Ranked& a, const Ranked& b) {

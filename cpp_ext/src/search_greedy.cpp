@@ -1,8 +1,6 @@
 // Search without beams: always the most probable token.
 #include "search_greedy.hpp"
 
-#include <numeric>
-
 namespace headway {
 
 void Greedy::advance(Step& step) {
@@ -11,18 +9,22 @@ void Greedy::advance(Step& step) {
     step.best.begin(1);
     step.scores.offer(0.0f, 0, step.best);
     const auto best = step.best.sorted();
+    if (best.empty() && row(step, 0).allowed != nullptr) {  // the text is as long as it can be
+        done_ = true;
+        return;
+    }
     const Token token = best.empty() ? 0 : best[0].token;  // as generate() does where none may come
     const Mass mass = step.scores.mass();
     const float log = best.empty() ? never : (best[0].score - mass.max) - mass.log();
     const Next next{token, log, 0};
+    const bool end = ends(0, token);
     lines_.go_on({&next, 1}, rows_);
-    done_ = rules_.ends(token) || std::ssize(lines_[0].tokens) >= request_.longest;
+    done_ = end || std::ssize(lines_[0].tokens) >= request_.longest;
 }
 
 std::vector<Hypothesis> Greedy::found() const {
-    const auto tokens = written(0);
-    const std::vector<float>& logs = lines_[0].logs;
-    return {{{tokens.begin(), tokens.end()}, std::accumulate(logs.begin(), logs.end(), 0.0), logs}};
+    if (!done_) return {};
+    return {so_far(0)};
 }
 
 }  // namespace headway

@@ -41,7 +41,7 @@ void Groups::advance(Step& step, Group& group) {
     for (std::size_t i = 0; i < found.size() && beams.size() < count; ++i) {
         const Candidate& c = found[i];
         const Next next{c.token, c.log, group.beams[c.beam].line};
-        if (!rules_.ends(c.token)) {
+        if (!ends(next.parent, c.token)) {
             beams.push_back({c.score, next.parent});
             children_.push_back(next);
         } else if (i < count) {

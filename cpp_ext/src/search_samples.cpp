@@ -24,16 +24,18 @@ void Samples::advance(Step& step) {
         const auto length = static_cast<std::uint32_t>(tokens.size());
         const auto drawn =
             step.sampler.draw(1, {0, length, samples_[i], 0}, request_.settings.seed);
+        if (drawn.empty() && row(step, line).allowed != nullptr) {  // as long as it can be
+            finished_.push_back(so_far(line));
+            continue;
+        }
         const Next next = drawn.empty() ? Next{0, never, line}  // as greedy search
                                         : Next{drawn[0].token, drawn[0].log, line};
-        if (!rules_.ends(next.token) && std::ssize(tokens) + 1 < request_.longest) {
+        if (!ends(line, next.token) && std::ssize(tokens) + 1 < request_.longest) {
             children_.push_back(next);
             kept_.push_back(samples_[i]);
             continue;
         }
-        const std::vector<float>& logs = lines_[line].logs;
-        const double score = std::accumulate(logs.begin(), logs.end(), double(next.log));
-        finished_.push_back(ended(next, score));
+        finished_.push_back(ended(next, so_far(line).score + next.log));
     }
     std::stable_sort(finished_.begin(), finished_.end(),
                      [](const Hypothesis& a, const Hypothesis& b) { return a.score > b.score; });

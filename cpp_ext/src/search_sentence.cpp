@@ -2,8 +2,14 @@
 #include "search_sentence.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 namespace headway {
+
+Lines::Lines(const Tokens& prompt, const StopStrings& stops)
+    : stops_(stops), lines_{{prompt, {}, 0}} {
+    for (const Token token : prompt) lines_[0].stop = stops.after(lines_[0].stop, token);
+}
 
 void Lines::go_on(std::span<const Next> children, std::vector<std::int64_t>& rows) {
     constexpr std::int64_t nowhere = -1;
@@ -28,15 +34,25 @@ void Lines::go_on(std::span<const Next> children, std::vector<std::int64_t>& row
     for (std::int64_t row = 0; row < count; ++row) {
         lines_[row].tokens.push_back(rows_[row].token);
         lines_[row].logs.push_back(rows_[row].log);
+        lines_[row].stop = stops_.after(lines_[row].stop, rows_[row].token);
     }
 }
 
 Sentence::Sentence(SearchRequest request)
-    : request_(std::move(request)), rules_(request_), lines_(request_.prompt) {}
+    : request_(std::move(request)),
+      rules_(request_),
+      stops_(request_.settings.stop_strings, request_.texts),
+      lines_(request_.prompt, stops_) {}
+
+Hypothesis Sentence::so_far(std::int64_t line) const {
+    const auto tokens = written(line);
+    const std::vector<float>& logs = lines_[line].logs;
+    return {{tokens.begin(), tokens.end()}, std::accumulate(logs.begin(), logs.end(), 0.0), logs};
+}
 
 Hypothesis Sentence::ended(const Next& last, double score) const {
-    const auto tokens = written(last.parent);
-    Hypothesis found{{tokens.begin(), tokens.end()}, score, lines_[last.parent].logs};
+    Hypothesis found = so_far(last.parent);
+    found.score = score;
     found.tokens.push_back(last.token);
     found.logs.push_back(last.log);
     return found;

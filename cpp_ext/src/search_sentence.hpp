@@ -7,6 +7,7 @@
 
 #include "search_rules.hpp"
 #include "search_sampler.hpp"
+#include "search_stop.hpp"
 
 namespace headway {
 
@@ -17,6 +18,7 @@ inline constexpr float out = -1e9f;
 struct Line {
     Tokens tokens;
     std::vector<float> logs;
+    StopStrings::State stop;  // of the text
 };
 
 // A token that goes on from a row of logits.
@@ -29,7 +31,8 @@ struct Next {
 // The lines of one sentence. A line's place is its row of the next logits.
 class Lines {
   public:
-    explicit Lines(const Tokens& prompt) : lines_{{prompt, {}}} {}
+    // The strings stay the caller's, who keeps them in place.
+    Lines(const Tokens& prompt, const StopStrings& stops);
 
     const Line& operator[](std::int64_t row) const { return lines_[row]; }
     // What each row goes on with. Empty before the first step.
@@ -40,6 +43,7 @@ class Lines {
     void go_on(std::span<const Next> children, std::vector<std::int64_t>& rows);
 
   private:
+    const StopStrings& stops_;
     std::vector<Line> lines_;
     std::vector<Next> rows_;
 };
@@ -72,7 +76,7 @@ class Sentence {
     bool done() const { return done_; }
 
     virtual void advance(Step& step) = 0;
-    // Best first.
+    // What has ended so far, best first.
     virtual std::vector<Hypothesis> found() const = 0;
     // What the best hypothesis will begin with.
     Tokens settled() const;
@@ -92,11 +96,18 @@ class Sentence {
     // What follows a beam for which no token may come: it stays, as a row must, but is out for
     // good.
     static Next dead(const Beam& beam) { return {0, never, beam.line}; }
+    // Whether the token ends the line.
+    bool ends(std::int64_t line, Token token) const {
+        return rules_.ends(token) || stops_.met(lines_[line].stop, token);
+    }
+    // A line as it stands.
+    Hypothesis so_far(std::int64_t line) const;
     // A line with the token that ends it.
     Hypothesis ended(const Next& last, double score) const;
 
     const SearchRequest request_;
     const Rules rules_;
+    const StopStrings stops_;
     Lines lines_;
     bool done_ = false;
 };

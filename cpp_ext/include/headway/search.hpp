@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "headway/array.hpp"
@@ -42,6 +43,12 @@ struct SearchSettings {
     double min_p = 0.0;
     double typical_p = 1.0;
     std::uint64_t seed = 0;
+    std::vector<std::string> stop_strings;
+};
+
+// What each token adds to a text; the prompt's text counts too.
+struct TokenTexts {
+    std::vector<std::string> bytes;
 };
 
 // Which tokens may come, a bit each, the lowest first; borrowed from the caller.  // (rows, V / 32)
@@ -60,6 +67,7 @@ struct SearchRequest {
     SearchSettings settings;
     std::int64_t longest;   // tokens of prompt and continuation together, at most
     std::int64_t shortest;  // the same, before an end token may come
+    std::shared_ptr<const TokenTexts> texts = nullptr;  // for stop_strings
 };
 
 struct Hypothesis {
@@ -86,7 +94,8 @@ class Searcher {
     std::int64_t rows() const;
 
     // Throws std::invalid_argument, and changes nothing, for a wrong shape, NaN and +inf; -inf
-    // entries are welcome. allowed: null if all tokens may come.  // (rows, V)
+    // entries are welcome. allowed: null if all tokens may come; greedy search and samples end
+    // where none may.  // (rows, V)
     void advance(const Matrix& logits, const TokenBits* allowed = nullptr);
 
     // Of the sentences that go on: what comes next in each row, and the row of the last logits
@@ -98,8 +107,7 @@ class Searcher {
     const std::vector<std::int64_t>& finished() const { return finished_; }
 
     // These throw std::out_of_range for a key that is not there.
-    // Best first; empty where the settings forbid all. Throws std::invalid_argument for a sentence
-    // that is not finished.
+    // What has ended so far, best first; at the end empty where the settings forbid all.
     std::vector<Hypothesis> found(std::int64_t key) const;
     // Tokens after the prompt that can no longer change: the best hypothesis will begin with them.
     Tokens settled(std::int64_t key) const;
