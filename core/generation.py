@@ -18,6 +18,8 @@ class Hypothesis:
     """sum of log probabilities, divided by length ** length_penalty where beams are searched"""
     tokens: list[int]
     """ids, prompt left out"""
+    complete: bool = True
+    """False where the text ends for its length before it has the form of `regex` or `json_schema`"""
 
 
 @dataclass(frozen=True)

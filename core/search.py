@@ -12,8 +12,11 @@ from headway.core.errors import UsageError
 NEW_TOKENS = 20
 """tokens that are generated, at most, where no setting says how many: `generate()`'s own number"""
 
-LISTS = ("eos_token_id", "forced_eos_token_id")
-"""settings that `generate()` also takes as one number"""
+LISTS = ("eos_token_id", "forced_eos_token_id", "stop_strings")
+"""settings that `generate()` also takes as one number or one string"""
+
+FORMS = ("regex", "json_schema")
+"""settings that say what form texts have; `generate()` has none"""
 
 
 class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -72,6 +75,12 @@ class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """of the tokens of most usual information with this probability together"""
     seed: int = 0
     """of the random numbers; the same text and seed give the same tokens, whatever else is in the batch"""
+    stop_strings: list[str] = []
+    """a text ends with the token that completes one of these, itself included; a prompt's end counts as text"""
+    regex: str | None = None
+    """the whole text is one that this pattern describes"""
+    json_schema: dict[str, Any] | None = None
+    """the whole text is JSON that this schema describes"""
     eos_token_id: list[int] = []
     """tokens that end a hypothesis"""
     pad_token_id: int | None = None
@@ -110,6 +119,20 @@ class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 raise UsageError(name, "is among suppress_tokens")
         if [] in self.bad_words_ids:
             raise UsageError("bad_words_ids", "holds a sequence without tokens")
+        if "" in self.stop_strings:
+            raise UsageError("stop_strings", "holds an empty one")
+        self._check_form()
+
+    def _check_form(self) -> None:
+        if self.regex is not None and self.json_schema is not None:
+            raise UsageError("json_schema", "is one form and regex another; give one of them")
+        if self.form and self.stop_strings:
+            raise UsageError("stop_strings", f"would end a text before it has the form of {self.form}")
+
+    @property
+    def form(self) -> str | None:
+        """The setting that says what form texts have."""
+        return next((name for name in FORMS if getattr(self, name) is not None), None)
 
     def _check_groups(self) -> None:
         if self.num_beams % self.num_beam_groups:
@@ -135,7 +158,7 @@ class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         for name, value in settings.items():
             if name not in self.__struct_fields__:
                 raise UsageError(name, f"no such setting; there are {', '.join(self.__struct_fields__)}")
-            if name in LISTS and isinstance(value, int):
+            if name in LISTS and isinstance(value, int | str):
                 settings[name] = [value]
         try:
             return msgspec.convert(msgspec.to_builtins(self) | settings, type(self))
@@ -148,6 +171,10 @@ class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             for token in _flat(getattr(self, name)):
                 if not 0 <= token < vocabulary:
                     raise UsageError(name, f"the model has no token {token}; it has {vocabulary}")
+        if self.form and not self.eos_token_id:
+            raise UsageError(
+                self.form, "a text of such a form ends by an eos_token_id, which there is none of"
+            )
 
     def longest(self, prompt: int) -> int:
         """Tokens of prompt and continuation together, at most. Raises UsageError if none may be generated."""

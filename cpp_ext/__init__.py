@@ -2,6 +2,7 @@
 
 from headway.cpp_ext._native import (
     Searcher,
+    TokenTexts,
     argmax,
     cpu_features,
     follow,
@@ -22,6 +23,7 @@ from headway.cpp_ext._native import (
 
 __all__ = [
     "Searcher",
+    "TokenTexts",
     "argmax",
     "cpu_features",
     "follow",

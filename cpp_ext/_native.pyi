@@ -90,6 +90,13 @@ def pool_ragged(hidden: Annotated[NDArray[numpy.float32], dict(shape=(None, None
     (B, D). ValueError for wrong offsets, for a row without tokens and for an unknown kind.
     """
 
+class TokenTexts:
+    """
+    What each token adds to a text, in UTF-8, for stop strings; made once for a tokenizer.
+    """
+
+    def __init__(self, texts: Sequence[bytes]) -> None: ...
+
 class Searcher:
     """
     The search for the next tokens of many sentences at once, fed with logits. Sentences stand in
@@ -98,12 +105,12 @@ class Searcher:
 
     def __init__(self, vocabulary: int) -> None: ...
 
-    def add(self, prompt: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], settings: object, longest: int, shortest: int, source: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None) -> int:
+    def add(self, prompt: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)], settings: object, longest: int, shortest: int, source: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None, texts: TokenTexts | None = None) -> int:
         """
         A sentence enters, at any time; returns its key. prompt (T): what the decoder has read.
         settings: a headway.core.search.Search. longest, shortest: tokens of prompt and continuation
         together, at most and before an end token may come. source (S): what the encoder has read;
-        without an encoder the prompt. ValueError for what makes no sense.
+        without an encoder the prompt. texts: for stop_strings. ValueError for what makes no sense.
         """
 
     @property
@@ -115,9 +122,10 @@ class Searcher:
 
     def advance(self, logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], allowed: Annotated[NDArray[numpy.uint32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None) -> None:
         """
-        Choose the next tokens by logits (rows, V), which are only read. allowed (rows, V / 32 rounded
-        up): a bit for each token that may come, the lowest first; all may if None. ValueError, and
-        nothing is changed, for other shapes, NaN and +inf; -inf entries are welcome.
+        Choose the next tokens by logits (rows, V), which are only read. allowed (rows, V / 32): a bit
+        for each token that may come, the lowest first; all may if None. Greedy search and samples end
+        where none may. ValueError, and nothing is changed, for other shapes, NaN and +inf; -inf
+        entries are welcome.
         """
 
     @property
@@ -137,9 +145,9 @@ class Searcher:
 
     def found(self, key: int) -> list[tuple[list[int], float, list[float]]]:
         """
-        Of a finished sentence: tokens after the prompt, score, log probability of each token; best
-        first, none where the settings forbid all. ValueError if it is not finished, IndexError for
-        an unknown key.
+        What has ended of a sentence so far, best first: tokens after the prompt, score, log
+        probability of each token; at the end none where the settings forbid all. IndexError for an
+        unknown key.
         """
 
     def settled(self, key: int) -> list[int]:

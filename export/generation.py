@@ -69,6 +69,10 @@ def build(opened: Opened) -> dict[str, Traced]:
     return {"encoder": _encoder(opened, probe), "decoder": _crossed_decoder(opened, probe)}
 
 
+KNOWN = tuple(name for name in Search.__struct_fields__ if name != "stop_strings")
+"""settings that a model's own may hold; proofs compare tokens, and know no texts"""
+
+
 def settings(opened: Opened) -> Search:
     """The model's own settings for generation, as `generate()` of it would use them with do_sample=False.
 
@@ -77,14 +81,14 @@ def settings(opened: Opened) -> Search:
     given = {n: v for n, v in opened.model.generation_config.to_dict().items() if v is not None}
     given.pop("do_sample", None)  # the same text gives the same answer unless a caller wants it otherwise
     for name, value in given.items():
-        if name not in (*Search.__struct_fields__, *NO_EFFECT) and value != NEUTRAL.get(name):
+        if name not in (*KNOWN, *NO_EFFECT) and value != NEUTRAL.get(name):
             raise UnavailableError(
                 f"the generation setting {name}={value!r} of {opened.folder}",
                 "remove it from generation_config.json if the model writes well without it",
             )
     if opened.model.config.is_encoder_decoder:
         given.setdefault("decoder_start_token_id", given.get("bos_token_id"))
-    return Search().changed(**{n: v for n, v in given.items() if n in Search.__struct_fields__})
+    return Search().changed(**{n: v for n, v in given.items() if n in KNOWN})
 
 
 def longest(opened: Opened) -> int | None:

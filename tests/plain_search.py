@@ -39,6 +39,9 @@ class Greedy:
     def advance(self, logits: Floats, allowed: Bools | None = None) -> None:
         """Choose the next token by its logits (1, V), among those allowed (1, V)."""
         scores = self.rules.apply(logits, self.tokens, allowed)
+        if allowed is not None and np.isneginf(scores).all():  # the text is as long as it can be
+            self.done = True
+            return
         chosen = int(scores[0].argmax())
         self.score += float(log_softmax(scores)[0, chosen])
         self.tokens = np.append(self.tokens, [[chosen]], axis=1)

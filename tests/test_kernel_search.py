@@ -229,8 +229,7 @@ def test_bad_logits_are_refused_and_change_nothing(beams: int) -> None:
         searcher.advance(good.astype(np.float64))
     with pytest.raises(ValueError, match=r"allowed is \(1, 1\), not \(1, 2\)"):
         searcher.advance(good, np.zeros((1, 1), np.uint32))
-    with pytest.raises(ValueError, match="sentence 0 is not finished"):
-        searcher.found(key)
+    assert searcher.found(key) == []
     searcher.advance(good)
     assert good.argmax() in searcher.tokens
     searcher.advance(np.repeat(good, beams, axis=0))

@@ -17,6 +17,7 @@ from headway.core.search import Search
 from headway.core.tasks import Example, Spec, Task, encode, text_generation
 from headway.core.tasks import Result as AnyResult
 from headway.runtime.generation.engine import Engine
+from headway.runtime.generation.lexicon import Lexicon
 from headway.runtime.generation.search import log_probabilities, score, search, settled
 from headway.runtime.pipeline import WINDOW, Pipeline
 from headway.runtime.plan import BATCH_TOKENS, plan
@@ -40,6 +41,7 @@ class GenerationPipeline(Pipeline):
     ) -> None:
         super().__init__(manifest, precision, task, spec, tokenizer)
         self._engine, self._batch_tokens = engine, batch_tokens
+        self._lexicon = Lexicon(tokenizer, engine.vocabulary)
         own = {n: getattr(spec.settings, n, None) for n in ("max_new_tokens", "num_beams")}
         self.search = (
             Search()
@@ -55,7 +57,7 @@ class GenerationPipeline(Pipeline):
         lengths = np.array([len(ids) for ids in sources]) + (chosen.max_new_tokens or 0)
         rows = max(chosen.num_beams, chosen.num_return_sequences)
         for batch in plan(lengths, max(1, self._batch_tokens // rows)) if sources else []:
-            found = search(self._engine, [sources[i] for i in batch], chosen, self._text)
+            found = search(self._engine, [sources[i] for i in batch], chosen, self._text, self._lexicon)
             for i, hypotheses in zip(batch.tolist(), found, strict=True):
                 best = hypotheses[0] if hypotheses else Hypothesis("", float("-inf"), [])
                 results[i] = Result(best.text, best.score, hypotheses, cut[i])
@@ -70,7 +72,7 @@ class GenerationPipeline(Pipeline):
         ((source,), _) = self.sources([tasks.read_input(self.task, given, 0)], chosen)
         tokens: list[int] = []
         told = ""
-        for new in settled(self._engine, source, chosen):
+        for new in settled(self._engine, source, chosen, self._lexicon):
             tokens += new
             text = self._text(tokens)
             half = text.endswith("\ufffd")  # of a character whose other tokens are to come

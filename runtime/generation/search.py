@@ -10,62 +10,66 @@ from numpy.typing import NDArray
 from headway.core.errors import InputError, UsageError
 from headway.core.generation import Hypothesis
 from headway.core.search import Search
-from headway.cpp_ext import Searcher
+from headway.runtime.generation.choices import Choices
 from headway.runtime.generation.engine import Engine, Floats, Ints
+from headway.runtime.generation.lexicon import Lexicon
 
 
 def search(
-    engine: Engine, sources: Sequence[Sequence[int]], settings: Search, decode: Callable[[list[int]], str]
+    engine: Engine,
+    sources: Sequence[Sequence[int]],
+    settings: Search,
+    decode: Callable[[list[int]], str],
+    lexicon: Lexicon | None = None,
 ) -> list[list[Hypothesis]]:
     """The best continuations of each prompt, or texts for each source, best first.
 
     Args:
         sources: tokens of each; an encoder-decoder's for its encoder.
         decode: makes the text of a hypothesis' tokens.
+        lexicon: of the model's tokenizer, for settings that are about texts.
     Raises:
         UsageError: a setting that does not fit the model.
+        UnavailableError: a form is asked for, and llguidance is not there.
         InputError: a source without tokens, or a prompt that leaves no room.
     """
     if not sources:
         return []
-    searcher = Searcher(engine.vocabulary)
+    choices = Choices(engine.vocabulary, lexicon)
     keys = [
-        searcher.add(np.array(prompt), settings, longest, settings.shortest(len(prompt)), np.array(source))
+        choices.add(prompt, settings, longest, source)
         for source, (prompt, longest) in zip(sources, prompts(engine, sources, settings), strict=True)
     ]
     decoding, logits = engine.begin(sources, settings.decoder_start_token_id or 0)
     while True:
-        searcher.advance(logits)
-        parents = searcher.parents
-        if not len(parents):
+        choices.advance(logits)
+        if not len(choices.parents):
             break
-        logits = decoding.step(searcher.tokens[:, None], parents)
-    return [
-        [Hypothesis(decode(tokens), score, tokens) for tokens, score, _ in searcher.found(key)]
-        for key in keys
-    ]
+        logits = decoding.step(choices.tokens[:, None], choices.parents)
+    return [choices.found(key, decode) for key in keys]
 
 
-def settled(engine: Engine, source: Sequence[int], settings: Search) -> Iterator[list[int]]:
+def settled(
+    engine: Engine, source: Sequence[int], settings: Search, lexicon: Lexicon | None = None
+) -> Iterator[list[int]]:
     """Tokens of the best hypothesis, one piece after another as soon as nothing can change them any more.
 
     With beams they wait until all beams that may still win agree on them. Arguments and errors are those of `search`.
     """
-    searcher = Searcher(engine.vocabulary)
+    choices = Choices(engine.vocabulary, lexicon)
     ((prompt, longest),) = prompts(engine, [source], settings)
-    shortest = settings.shortest(len(prompt))
-    key = searcher.add(np.array(prompt), settings, longest, shortest, np.array(source))
+    key = choices.add(prompt, settings, longest, source)
     decoding, logits = engine.begin([source], settings.decoder_start_token_id or 0)
     told = 0
     while True:
-        searcher.advance(logits)
-        tokens, parents = searcher.settled(key), searcher.parents
+        choices.advance(logits)
+        tokens = choices.settled(key)
         if len(tokens) > told:
             yield tokens[told:]
             told = len(tokens)
-        if not len(parents):
+        if not len(choices.parents):
             return
-        logits = decoding.step(searcher.tokens[:, None], parents)
+        logits = decoding.step(choices.tokens[:, None], choices.parents)
 
 
 def score(
