@@ -20,6 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from headway.core.errors import UnavailableError, UsageError
 from headway.core.generation import Hypothesis
 from headway.core.search import Search
+from headway.runtime.generation.choices import Choices
 from headway.runtime.generation.lexicon import Lexicon, token_texts
 from headway.runtime.generation.search import search, settled
 from tests.test_generation_search import TableEngine
@@ -245,8 +246,32 @@ def test_pieces_are_those_of_the_best(how: dict[str, Any]) -> None:
         assert list(chain(*pieces)) == best.tokens
 
 
-def test_sentences_with_and_without_a_form_together() -> None:
-    """A batch of one call has one form; alone equals in a batch."""
+def test_sentences_of_several_forms_enter_and_leave_as_they_like() -> None:
+    """What is found of one does not depend on the others: they enter at their step, and one is dropped."""
+    kind, machine = "byte_level", Machine(5, "byte_level")
+    asked = [
+        Search(max_new_tokens=9, num_beams=beams, eos_token_id=[END], regex=pattern)
+        for beams, pattern in [(3, "[a-d ]+"), (1, None), (4, "[0-9]{2}|no"), (2, None), (2, "[^a]*")]
+    ]
+    choices, rows, found = Choices(machine.vocabulary, lexicon(kind)), [], {}
+    for step in range(20):
+        if step % 2 == 0 and step < 10:
+            found[choices.add([5], asked[step // 2], 10, [5])] = asked[step // 2]
+            rows.append([5])
+        if not rows:
+            break
+        choices.advance(np.concatenate([machine.table.logits(np.array([row])) for row in rows]))
+        if step == 5:
+            choices.drop(2)
+        rows = [[*rows[i], t] for i, t in zip(choices.parents, choices.tokens.tolist(), strict=True)]
+    del found[2]
+    for key, settings in found.items():
+        alone = search(machine, [[5]], settings, str, lexicon(kind))[0]
+        assert choices.found(key, str) == alone
+        assert choices.settled(key) == alone[0].tokens
+
+
+def test_alone_equals_in_a_batch() -> None:
     own = Search(max_new_tokens=9, eos_token_id=[END], regex="[a-d ]+", num_beams=3, num_return_sequences=3)
     machine = Machine(7, "byte_level")
     together = written("byte_level", machine, own, 5)

@@ -29,6 +29,7 @@ class Sentence:
     """the tokens that end a text (V / 32)"""
     left: int
     """tokens that may still come"""
+    finished: bool = False
 
 
 class Choices:
@@ -64,6 +65,8 @@ class Choices:
         formed = any(draft for _, draft in self._rows)
         self._searcher.advance(logits, self._allowed() if formed else None)
         self.tokens, self.parents = self._searcher.tokens, self._searcher.parents
+        for key in self.finished:
+            self._sentences[key].finished = True
         for sentence in self._sentences.values():
             sentence.left -= 1
         before, self._rows = self._rows, []
@@ -99,8 +102,17 @@ class Choices:
         """Whether a beam has: such a text is better than one that ends for its length."""
         return sentence.settings.num_beams > 1 and bool(self._searcher.found(sentence.key))
 
-    def finished(self, key: int) -> bool:
-        return key in self._searcher.finished
+    @property
+    def finished(self) -> list[int]:
+        """Keys of the sentences that the last step ended."""
+        return self._searcher.finished
+
+    def drop(self, key: int) -> None:
+        """Forget a sentence, finished or not; its rows are left out from now on."""
+        self._searcher.drop(key)
+        del self._sentences[key]
+        self._rows = [row for row in self._rows if row[0].key != key]
+        self.tokens, self.parents = self._searcher.tokens, self._searcher.parents
 
     def found(self, key: int, decode: Callable[[list[int]], str]) -> list[Hypothesis]:
         """Of a finished sentence, best first; those that lack the form come last."""
@@ -121,7 +133,7 @@ class Choices:
 
     def settled(self, key: int) -> list[int]:
         """Tokens after the prompt that the best hypothesis is sure to begin with."""
-        if not self.finished(key):
+        if not self._sentences[key].finished:
             return self._searcher.settled(key)
         found = self.found(key, lambda _: "")
         return found[0].tokens if found else []
