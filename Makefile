@@ -9,7 +9,7 @@ SOURCE_TESTS := test_packaging.py test_imports.py test_kernel_stub.py test_readm
 # long ones that know nothing of how headway was installed; `make test` runs them
 LONG_TESTS := test_architectures.py test_train_tasks.py test_adapt.py test_tasks.py test_metrics.py test_bad_data.py \
 	test_export_tasks.py test_export_writers.py test_export_large.py test_export_robust.py test_export_targets.py test_engine_onnxruntime.py test_engine_tensorrt.py \
-	test_simulated.py test_vocabulary.py test_generation_graphs.py test_generation_sources.py test_generation_search.py test_gate.py \
+	test_simulated.py test_vocabulary.py test_generation_graphs.py test_generation_sources.py test_generation_batch.py test_generation_search.py test_gate.py \
 	test_foreign.py test_retrieval.py test_against_pipelines.py test_precision_all.py test_precision_half.py test_precision_static.py test_precision_weights.py
 
 # one process a processor; tests of one file mostly stay together

@@ -9,8 +9,8 @@ import numpy as np
 from headway.core.errors import UsageError
 from headway.core.generation import Hypothesis
 from headway.core.search import Search
+from headway.runtime.generation.batch import prompts
 from headway.runtime.generation.engine import Engine
-from headway.runtime.generation.search import prompts
 from tests.plain_rules import Bools, Floats, Ints, Rules, log_softmax
 
 KERNEL_ONLY = ("do_sample", "num_beam_groups", "encoder_no_repeat_ngram_size")

@@ -10,18 +10,22 @@ import numpy as np
 
 from headway.core import tasks
 from headway.core.data import text_problem
-from headway.core.errors import InputError
+from headway.core.errors import InputError, UsageError
 from headway.core.generation import Hypothesis, Result, Scored
 from headway.core.manifest import Bundle
 from headway.core.search import Search
 from headway.core.tasks import Example, Spec, Task, encode, text_generation
 from headway.core.tasks import Result as AnyResult
+from headway.runtime.generation import windows
 from headway.runtime.generation.engine import Engine
 from headway.runtime.generation.lexicon import Lexicon
 from headway.runtime.generation.search import log_probabilities, score, search, settled
+from headway.runtime.generation.windows import LongSources
 from headway.runtime.pipeline import WINDOW, Pipeline
 from headway.runtime.plan import BATCH_TOKENS, plan
 
+SPARE = 2
+"""tokens by which a part of a text may be longer alone than in the whole"""
 LOGITS = 1 << 24
 """numbers in the logits of a batch of targets, at most"""
 
@@ -49,9 +53,34 @@ class GenerationPipeline(Pipeline):
             .changed(**{name: value for name, value in own.items() if value is not None})
         )
 
-    def predict(self, examples: Sequence[Example], **settings: Any) -> list[AnyResult]:
-        """Texts of the examples' sources. Raises UsageError for a setting that does not fit."""
+    def predict(
+        self, examples: Sequence[Example], long_sources: LongSources = "cut", **settings: Any
+    ) -> list[AnyResult]:
+        """Texts of the examples' sources. Raises UsageError for a setting that does not fit.
+
+        `long_sources`: what is read of a source that is longer than the model, see `generation.windows`.
+        """
         chosen = self.search.changed(**settings)
+        windows.check(long_sources)
+        if long_sources == "cut":
+            return list(self._write(examples, chosen))
+        if not self._engine.with_encoder:
+            raise UsageError("long_sources", "is for encoder-decoders; of a prompt the end is read")
+        texts = [_source(example) for example in examples]
+        found = windows.read(
+            texts, long_sources, self._parts, lambda parts: self._write(self._read(parts), chosen)
+        )
+        return list(found)
+
+    def _read(self, texts: Sequence[str]) -> list[Example]:
+        return [tasks.read_input(self.task, {"source": text}, i) for i, text in enumerate(texts)]
+
+    def _parts(self, text: str) -> list[str]:
+        with self._tokenizing:
+            special = len(self._tokenizer.encode("").ids)
+            return windows.parts(text, self._tokenizer, max(1, self.spec.max_length - special - SPARE))
+
+    def _write(self, examples: Sequence[Example], chosen: Search) -> list[Result]:
         sources, cut = self.sources(examples, chosen)
         results: list[Any] = [None] * len(sources)
         lengths = np.array([len(ids) for ids in sources]) + (chosen.max_new_tokens or 0)

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.core.errors import InputError, UsageError
 from headway.core.generation import Hypothesis
 from headway.core.search import Search
-from headway.runtime.generation.choices import Choices
+from headway.runtime.generation.batch import Batch
 from headway.runtime.generation.engine import Engine, Floats, Ints
 from headway.runtime.generation.lexicon import Lexicon
 
@@ -33,20 +32,11 @@ def search(
         UnavailableError: a form is asked for, and llguidance is not there.
         InputError: a source without tokens, or a prompt that leaves no room.
     """
-    if not sources:
-        return []
-    choices = Choices(engine.vocabulary, lexicon)
-    keys = [
-        choices.add(prompt, settings, longest, source)
-        for source, (prompt, longest) in zip(sources, prompts(engine, sources, settings), strict=True)
-    ]
-    decoding, logits = engine.begin(sources, settings.decoder_start_token_id or 0)
-    while True:
-        choices.advance(logits)
-        if not len(choices.parents):
-            break
-        logits = decoding.step(choices.tokens[:, None], choices.parents)
-    return [choices.found(key, decode) for key in keys]
+    batch = Batch(engine, lexicon)
+    keys = batch.add(sources, settings)
+    while len(batch):
+        batch.step()
+    return [batch.found(key, decode) for key in keys]
 
 
 def settled(
@@ -56,20 +46,15 @@ def settled(
 
     With beams they wait until all beams that may still win agree on them. Arguments and errors are those of `search`.
     """
-    choices = Choices(engine.vocabulary, lexicon)
-    ((prompt, longest),) = prompts(engine, [source], settings)
-    key = choices.add(prompt, settings, longest, source)
-    decoding, logits = engine.begin([source], settings.decoder_start_token_id or 0)
+    batch = Batch(engine, lexicon)
+    (key,) = batch.add([source], settings)
     told = 0
-    while True:
-        choices.advance(logits)
-        tokens = choices.settled(key)
+    while len(batch):
+        batch.step()
+        tokens = batch.settled(key)
         if len(tokens) > told:
             yield tokens[told:]
             told = len(tokens)
-        if not len(choices.parents):
-            return
-        logits = decoding.step(choices.tokens[:, None], choices.parents)
 
 
 def score(
@@ -103,25 +88,4 @@ def log_probabilities(logits: Floats, chosen: Ints) -> NDArray[np.float64]:
     whole = np.log(np.exp(logits - most).sum(axis=-1, dtype=np.float64))
     own = np.take_along_axis(logits - most, chosen[..., None], axis=-1)[..., 0]
     found: NDArray[np.float64] = own - whole
-    return found
-
-
-def prompts(
-    engine: Engine, sources: Sequence[Sequence[int]], settings: Search
-) -> list[tuple[Sequence[int], int]]:
-    """What the decoder begins each source with, and how many tokens it may come to."""
-    settings.check(engine.vocabulary)
-    if engine.with_encoder and settings.decoder_start_token_id is None:
-        raise UsageError("decoder_start_token_id", "an encoder-decoder needs it")
-    found = []
-    for index, source in enumerate(sources):
-        if not len(source):
-            raise InputError(index, "it has no tokens")
-        prompt = [settings.decoder_start_token_id or 0] if engine.with_encoder else source
-        longest = settings.longest(len(prompt))
-        if engine.longest is not None:
-            longest = min(longest, engine.longest)
-        if longest <= len(prompt):
-            raise InputError(index, f"{len(prompt)} tokens leave no room in a model of {engine.longest}")
-        found.append((prompt, longest))
     return found

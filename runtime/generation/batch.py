@@ -1,0 +1,119 @@
+"""Sentences under way together: they enter at any step, and leave when they are finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from headway.core.errors import InputError, UnavailableError, UsageError
+from headway.core.generation import Hypothesis
+from headway.core.search import Search
+from headway.runtime.generation.choices import Choices
+from headway.runtime.generation.engine import Decoding, Engine, Floats
+from headway.runtime.generation.lexicon import Lexicon
+
+
+class Batch:
+    """The engine's logits go through the search, its choices to the engine. For one thread.
+
+    What becomes of a sentence does not depend on which others are under way.
+    """
+
+    def __init__(self, engine: Engine, lexicon: Lexicon | None = None) -> None:
+        """`lexicon`: of the model's tokenizer, for settings that are about texts."""
+        self._engine, self._choices = engine, Choices(engine.vocabulary, lexicon)
+        self._decoding: Decoding | None = None
+        self._entering: list[tuple[Decoding, Floats]] = []
+        """with the logits of their first tokens"""
+        self._under_way: set[int] = set()
+        self._cancelled: set[int] = set()
+
+    def __len__(self) -> int:
+        """Sentences that are not finished."""
+        return len(self._under_way)
+
+    def add(self, sources: Sequence[Sequence[int]], settings: Search) -> list[int]:
+        """Read the sources of sentences that enter with the next step; returns their keys.
+
+        Args:
+            sources: tokens of each; an encoder-decoder's for its encoder.
+        Raises:
+            UsageError: a setting that does not fit the model, or cannot be met.
+            UnavailableError: a form is asked for, and llguidance is not there; or others are under way, and this
+                model's rows cannot join them.
+            InputError: a source without tokens, or a prompt that leaves no room.
+        """
+        if not sources:
+            return []
+        if self._under_way and not self._engine.joinable:
+            raise UnavailableError("a place beside other texts", "wait until those under way are finished")
+        begun = prompts(self._engine, sources, settings)
+        keys = [
+            self._choices.add(prompt, settings, longest, source)
+            for source, (prompt, longest) in zip(sources, begun, strict=True)
+        ]
+        self._entering.append(self._engine.begin(sources, settings.decoder_start_token_id or 0))
+        self._under_way.update(keys)
+        return keys
+
+    def step(self) -> list[int]:
+        """Choose the next token of every sentence under way; returns the keys of those that are finished by it."""
+        every = []
+        if self._decoding is not None:
+            every.append(self._decoding.step(self._choices.tokens[:, None], self._choices.parents))
+        for decoding, logits in self._entering:
+            every.append(logits)
+            if self._decoding is None:
+                self._decoding = decoding
+            else:
+                self._decoding.join(decoding)
+        self._entering = []
+        if not every:
+            return []
+        self._choices.advance(every[0] if len(every) == 1 else np.concatenate(every))
+        for key in self._cancelled:
+            self._choices.drop(key)
+        finished = [key for key in self._choices.finished if key in self._under_way]
+        self._under_way.difference_update(finished)
+        self._cancelled.clear()
+        if not len(self._choices.parents):
+            self._decoding = None
+        return finished
+
+    def found(self, key: int, decode: Callable[[list[int]], str]) -> list[Hypothesis]:
+        """Of a finished sentence, best first; those that lack the form come last. `decode`: makes their texts."""
+        return self._choices.found(key, decode)
+
+    def settled(self, key: int) -> list[int]:
+        """Tokens after the prompt that the best hypothesis is sure to begin with."""
+        return self._choices.settled(key)
+
+    def drop(self, key: int) -> None:
+        """Forget a sentence, finished or not. One under way leaves with the next step."""
+        if key not in self._under_way:
+            self._choices.drop(key)
+            return
+        self._under_way.remove(key)
+        self._cancelled.add(key)
+
+
+def prompts(
+    engine: Engine, sources: Sequence[Sequence[int]], settings: Search
+) -> list[tuple[Sequence[int], int]]:
+    """What the decoder begins each source with, and how many tokens it may come to."""
+    settings.check(engine.vocabulary)
+    if engine.with_encoder and settings.decoder_start_token_id is None:
+        raise UsageError("decoder_start_token_id", "an encoder-decoder needs it")
+    found = []
+    for index, source in enumerate(sources):
+        if not len(source):
+            raise InputError(index, "it has no tokens")
+        prompt = [settings.decoder_start_token_id or 0] if engine.with_encoder else source
+        longest = settings.longest(len(prompt))
+        if engine.longest is not None:
+            longest = min(longest, engine.longest)
+        if longest <= len(prompt):
+            raise InputError(index, f"{len(prompt)} tokens leave no room in a model of {engine.longest}")
+        found.append((prompt, longest))
+    return found
