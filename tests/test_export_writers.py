@@ -120,6 +120,44 @@ def test_pieces_are_those_of_the_whole(pipe: Any, beams: int) -> None:
     assert beams > 1 or max(counts) > 2
 
 
+def test_texts_enter_one_by_one(pipe: Any) -> None:
+    asked: list[dict[str, Any]] = [{"num_beams": 3}, {}, {"do_sample": True, "seed": 3}]
+    batch, keys, pieces = pipe.batch(), [], ["", "", ""]
+    for step in range(30):
+        if step in (0, 2, 3):
+            keys.append(batch.add(TEXTS[len(keys)], max_new_tokens=12, **asked[len(keys)]))
+        batch.step()
+        for place, key in enumerate(keys):
+            pieces[place] += batch.piece(key)
+    assert len(batch) == 0
+    for key, text, own, piece in zip(keys, TEXTS, asked, pieces, strict=True):
+        alone = pipe(text, max_new_tokens=12, **own)
+        assert batch.result(key).hypotheses[0].tokens == alone.hypotheses[0].tokens
+        assert piece == alone.text
+
+
+def test_long_sources(pipe: Any) -> None:
+    long = " ".join(["Where is my parcel?", "I want a refund.", "It does not work at all!"] * 30)
+    if pipe.manifest.task == "text-generation":
+        with pytest.raises(UsageError, match="long_sources"):
+            pipe(long, long_sources="join")
+        return
+    assert pipe(long, max_new_tokens=8).truncated
+    joined = pipe(long, max_new_tokens=8, long_sources="join")
+    assert not joined.truncated
+    parts = [pipe(part, max_new_tokens=8).text for part in pipe._parts(long)]
+    assert len(parts) > 2
+    assert joined.text == " ".join(part.strip() for part in parts if part.strip())
+    assert pipe(TEXTS[0], long_sources="combine") == pipe(TEXTS[0])
+    assert len(pipe(long, max_new_tokens=2, long_sources="combine").hypotheses[0].tokens) <= 2
+
+
+def test_what_was_read_is_kept(made: tuple[Path, Path], pipe: Any) -> None:
+    keeping: Any = load(made[1], precision="fp32", threads=1, cache=2)
+    for text in (TEXTS[0], TEXTS[0], TEXTS[0] + " " + TEXTS[1], TEXTS[2]):
+        assert keeping(text, num_beams=3).hypotheses[0].tokens == pipe(text, num_beams=3).hypotheses[0].tokens
+
+
 def test_scores_of_given_targets(made: tuple[Path, Path], pipe: Any) -> None:
     opened = opener.open_checkpoint(made[0])
     pairs = [(TEXTS[0], "Thank you"), (TEXTS[2], "Where is it? I want it now."), (TEXTS[1], "!")]

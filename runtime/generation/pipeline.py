@@ -17,11 +17,13 @@ from headway.core.search import Search
 from headway.core.tasks import Example, Spec, Task, encode, text_generation
 from headway.core.tasks import Result as AnyResult
 from headway.runtime.generation import windows
+from headway.runtime.generation.batch import Batch
 from headway.runtime.generation.engine import Engine
 from headway.runtime.generation.lexicon import Lexicon
-from headway.runtime.generation.search import log_probabilities, score, search, settled
+from headway.runtime.generation.search import log_probabilities, score, search
+from headway.runtime.generation.texts import Texts
 from headway.runtime.generation.windows import LongSources
-from headway.runtime.pipeline import WINDOW, Pipeline
+from headway.runtime.pipeline import WINDOW, Input, Pipeline
 from headway.runtime.plan import BATCH_TOKENS, plan
 
 SPARE = 2
@@ -97,19 +99,21 @@ class GenerationPipeline(Pipeline):
 
         To stop, close the iterator. Settings and errors are those of a call.
         """
+        batch = self.batch()
+        key = batch.add(given, **settings)
+        while len(batch):
+            batch.step()
+            if piece := batch.piece(key):
+                yield piece
+
+    def batch(self) -> Texts:
+        """Texts that enter one by one and are written together, for one thread; there may be several."""
+        return Texts(Batch(self._engine, self._lexicon), self._read_one, self._text)
+
+    def _read_one(self, given: Input, settings: Mapping[str, Any]) -> tuple[list[int], bool, Search]:
         chosen = self.search.changed(**settings)
-        ((source,), _) = self.sources([tasks.read_input(self.task, given, 0)], chosen)
-        tokens: list[int] = []
-        told = ""
-        for new in settled(self._engine, source, chosen, self._lexicon):
-            tokens += new
-            text = self._text(tokens)
-            half = text.endswith("\ufffd")  # of a character whose other tokens are to come
-            if len(text) > len(told) and text.startswith(told) and not half:
-                yield text[len(told) :]
-                told = text
-        if rest := self._text(tokens)[len(told) :]:
-            yield rest
+        ((source,), (cut,)) = self.sources([tasks.read_input(self.task, given, 0)], chosen)
+        return source, cut, chosen
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
         """How probable the model finds each target after its source. Raises InputError, naming the place."""
