@@ -16,7 +16,15 @@ from headway.core import data, files
 from headway.core.errors import UsageError
 from headway.runtime.retrieval import cluster as clusters_of
 from headway.runtime.retrieval.index import Index
-from headway.runtime.retrieval.search import WINDOW, BundleEmbedder, Found, Reader, Reranker, Search
+from headway.runtime.retrieval.search import (
+    TEMPLATE,
+    WINDOW,
+    BundleEmbedder,
+    Found,
+    Reranker,
+    Search,
+    opened_reader,
+)
 
 index = App(name="index", help_format="plaintext", result_action="return_value")
 
@@ -122,6 +130,7 @@ def search(
     embedder: str | None = None,
     reranker: str | None = None,
     reader: str | None = None,
+    template: str = TEMPLATE,
     threads: int | None = None,
     columns: str | None = None,
 ) -> None:
@@ -146,7 +155,10 @@ def search(
     reranker
         bundle of text-ranking, which orders the passages that were found
     reader
-        bundle of question-answering, which answers from the passages: "answer", "start", "end", "score", "id"
+        bundle of question-answering, which finds the answer in the passages: "answer", "start", "end", "score", "id";
+        or of text2text-generation, which writes one from as many of the best as it can read
+    template
+        what a bundle that writes is given, as it was trained
     threads
         processor threads; none: all that affinity and cgroup leave
     columns
@@ -159,7 +171,7 @@ def search(
         opened,
         _embedder(opened, embedder, threads),
         Reranker(reranker, threads=threads) if reranker else None,
-        Reader(reader, threads=threads) if reader else None,
+        opened_reader(reader, threads=threads, template=template) if reader else None,
     )
     alone = data.Record({"text": query}, "--query", 1)
     records = iter([alone]) if queries is None else data.read(queries, data.parse_columns(columns))

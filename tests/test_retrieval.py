@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,19 @@ from hypothesis import strategies as st
 
 from headway.core.data import Record
 from headway.core.errors import BundleError, DataError, InputError, OutputError, UnavailableError, UsageError
-from headway.runtime.retrieval import BundleEmbedder, Hit, Index, Reader, Reranker, Search, cluster, store
+from headway.runtime.retrieval import (
+    BundleEmbedder,
+    Hit,
+    Index,
+    Reader,
+    Reranker,
+    Search,
+    Writer,
+    cluster,
+    store,
+)
 from headway.runtime.retrieval import index as indexing
+from headway.runtime.retrieval import search as retrieval
 from headway.runtime.retrieval.store import Origin, Vectors
 from tests.conftest import SUPPORT
 
@@ -562,6 +574,30 @@ def test_of_two_passages_the_surer_is_read(bundles: dict[str, Path]) -> None:
     one, other = reader(["Where?"] * 2, [hits, hits[::-1]])
     assert (one.answer, one.start, one.end, one.id) == (other.answer, other.start, other.end, other.id)
     assert one.score == pytest.approx(other.score)
+
+
+class Copies:
+    """A model that writes its source, of which it reads 20 words."""
+
+    def fits(self, source: str) -> bool:
+        return len(source.split()) <= 20
+
+    def __call__(self, sources: list[str]) -> list[Any]:
+        return [SimpleNamespace(text=f" {' '.join(source.split()[:20])}", score=-2.5) for source in sources]
+
+
+def test_an_answer_is_written_from_what_can_be_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrieval, "_opened", lambda *_: Copies())
+    writer = Writer("bundle", template="{question} {context}")
+    hits = [Hit(str(i), " ".join([f"w{i}"] * size), 0.0) for i, size in enumerate((5, 9, 4, 2))]
+    read, long, nothing = writer(
+        ["Where {context}?", "And why?", "Who?"], [hits, [Hit("a", "x " * 40, 0.0)], []]
+    )
+    assert read.answer == f"Where {{context}}? {' '.join(['w0'] * 5 + ['w1'] * 9 + ['w2'] * 4)}"
+    assert (read.score, read.id, long.answer.split().count("x")) == (-2.5, None, 18)
+    assert (nothing.answer, nothing.score) == ("", 1.0)
+    with pytest.raises(UsageError, match="--template: wants"):
+        Writer("bundle", template="{question}")
 
 
 def test_bundles_in_the_wrong_place(asked: Index, bundles: dict[str, Path]) -> None:

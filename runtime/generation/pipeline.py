@@ -172,6 +172,11 @@ class GenerationPipeline(Pipeline):
         room = max(1, longest - min(chosen.max_new_tokens or 0, longest // 2))
         return [ids[-room:] for ids in every], [len(ids) > room for ids in every]
 
+    def fits(self, source: str) -> bool:
+        """Whether the model can read all of a source."""
+        _, (cut,) = self.sources([tasks.read_input(self.task, source, 0)], self.search)
+        return not cut
+
     def judge(self, examples: Iterable[Example]) -> Iterator[AnyResult]:
         """Of a decoder alone how probable it finds the texts; else the texts it writes."""
         if self._engine.with_encoder:

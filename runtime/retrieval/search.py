@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from pathlib import Path
 from threading import Lock
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
 from headway.core import hub
 from headway.core.data import Record
 from headway.core.errors import UsageError
+from headway.core.generation import Result
+from headway.core.manifest import Bundle
 from headway.core.tasks import Output, question_answering, sentence_embedding, text_ranking
+from headway.runtime.generation.pipeline import GenerationPipeline
 from headway.runtime.load import TOKENIZER, load
 from headway.runtime.pipeline import EncoderPipeline
 from headway.runtime.retrieval.index import Hit, Index
@@ -28,6 +32,9 @@ WINDOW = 64
 """queries that `stream` answers together"""
 BETWEEN = "\n"
 """what stands between the passages that a reader reads together"""
+TEMPLATE = "question: {question} context: {context}"
+"""what a bundle that writes answers is given"""
+PLACES = re.compile(r"\{(question|context)\}")
 
 
 class BundleEmbedder:
@@ -35,7 +42,7 @@ class BundleEmbedder:
 
     def __init__(self, bundle: str | Path, precision: str = "auto", threads: int | None = None) -> None:
         """Raises UsageError if the bundle is of another task, and what `headway.runtime.load` raises."""
-        self._pipe = _opened(bundle, "sentence-embedding", "--embedder", precision, threads)
+        self._pipe: EncoderPipeline = _opened(bundle, "sentence-embedding", "--embedder", precision, threads)
         place = str(bundle) if not Path(bundle).exists() else str(Path(bundle).absolute())
         self.origin = Origin(place, self._pipe.manifest.seal, self._pipe.precision)
         self.truncated = 0
@@ -61,7 +68,7 @@ class Reranker:
     """A bundle of text-ranking."""
 
     def __init__(self, bundle: str | Path, precision: str = "auto", threads: int | None = None) -> None:
-        self._pipe = _opened(bundle, "text-ranking", "--reranker", precision, threads)
+        self._pipe: EncoderPipeline = _opened(bundle, "text-ranking", "--reranker", precision, threads)
 
     def __call__(self, queries: Sequence[str], found: Sequence[Sequence[Hit]]) -> list[list[Hit]]:
         """The hits of each query in the order of their new scores."""
@@ -90,19 +97,19 @@ class Answer:
     answer: str
     """"" for none"""
     start: int
-    """in characters of the passage"""
+    """in characters of the passage; 0 where the answer is written, not found in one"""
     end: int
     score: float
-    """probability among the answers of all passages and "no answer" """
+    """probability among the answers of all passages and "no answer"; of a written one its hypothesis' score"""
     id: str | None
-    """the passage; none without an answer"""
+    """the passage; none without an answer, and where it is written from several"""
 
 
 class Reader:
     """A bundle of question-answering."""
 
     def __init__(self, bundle: str | Path, precision: str = "auto", threads: int | None = None) -> None:
-        self._pipe = _opened(bundle, "question-answering", "--reader", precision, threads)
+        self._pipe: EncoderPipeline = _opened(bundle, "question-answering", "--reader", precision, threads)
         self._tokenizer = open_tokenizer(hub.located(bundle) / TOKENIZER)
         self._tokenizing = Lock()  # the task sets the tokenizer's truncation
 
@@ -152,6 +159,53 @@ def _placed(result: question_answering.Result, hits: Sequence[Hit], begins: Sequ
     return Answer(result.answer, result.start - begin, result.end - begin, result.score, hits[place].id)
 
 
+class Writer:
+    """A bundle of text2text-generation, which writes answers from the passages (abstractive question answering)."""
+
+    def __init__(
+        self,
+        bundle: str | Path,
+        precision: str = "auto",
+        threads: int | None = None,
+        template: str = TEMPLATE,
+    ) -> None:
+        """`template`: what the model was trained to read, with {question} and {context}. Raises UsageError."""
+        self._pipe: GenerationPipeline = _opened(
+            bundle, "text2text-generation", "--reader", precision, threads
+        )
+        if "{question}" not in template or "{context}" not in template:
+            raise UsageError("--template", f"wants {{question}} and {{context}}, not '{template}'")
+        self._template = template
+
+    def __call__(self, questions: Sequence[str], found: Sequence[Sequence[Hit]]) -> list[Answer]:
+        """An answer to each question from as many of its passages, the best first, as the model can read together."""
+        sources = [self._source(question, hits) for question, hits in zip(questions, found, strict=True)]
+        written = iter(self._pipe([source for source in sources if source]))
+        results = [cast(Result, next(written)) if source else None for source in sources]
+        return [
+            Answer(r.text.strip(), 0, 0, r.score, None) if r else Answer("", 0, 0, 1.0, None) for r in results
+        ]
+
+    def _source(self, question: str, hits: Sequence[Hit]) -> str:
+        """ "" without passages. Of one that is too long the beginning is read."""
+        source = ""
+        for count in range(1, len(hits) + 1):
+            given = {"question": question, "context": BETWEEN.join(hit.text for hit in hits[:count])}
+            longer = PLACES.sub(lambda place, given=given: given[place[1]], self._template)  # type: ignore[misc]
+            if source and not self._pipe.fits(longer):
+                break
+            source = longer
+        return source
+
+
+def opened_reader(
+    bundle: str | Path, precision: str = "auto", threads: int | None = None, template: str = TEMPLATE
+) -> Reader | Writer:
+    """What the bundle is: one that finds answers in passages, or one that writes them. Raises UsageError."""
+    writes = Bundle.read(hub.located(bundle)).task == "text2text-generation"
+    return Writer(bundle, precision, threads, template) if writes else Reader(bundle, precision, threads)
+
+
 @dataclass(frozen=True)
 class Found:
     """What a search came to."""
@@ -171,7 +225,7 @@ class Search:
         index: Index,
         embedder: BundleEmbedder,
         reranker: Reranker | None = None,
-        reader: Reader | None = None,
+        reader: Reader | Writer | None = None,
     ) -> None:
         """Raises UsageError if the index was made by another embedder."""
         index.refuse_other(embedder.origin)
@@ -197,10 +251,8 @@ class Search:
             yield from self(window, top, exact=exact)
 
 
-def _opened(
-    bundle: str | Path, task: str, option: str, precision: str, threads: int | None
-) -> EncoderPipeline:
+def _opened(bundle: str | Path, task: str, option: str, precision: str, threads: int | None) -> Any:
     pipe = load(bundle, precision=precision, threads=threads)
     if pipe.manifest.task != task:
         raise UsageError(option, f"{bundle} is a bundle of {pipe.manifest.task}, not of {task}")
-    return cast(EncoderPipeline, pipe)
+    return pipe
