@@ -22,8 +22,8 @@ from headway.core.generation import Hypothesis
 from headway.core.search import Search
 from headway.runtime.generation.choices import Choices
 from headway.runtime.generation.lexicon import Lexicon, token_texts
-from headway.runtime.generation.search import search, settled
-from tests.test_generation_search import TableEngine
+from headway.runtime.generation.search import search
+from tests.test_generation_search import TableEngine, settled
 
 END = 0
 SPECIAL = ["</s>", "<unk>", "<pad>"]

@@ -1,6 +1,7 @@
 """The search, and the plain one in numpy, equal `generate()`: on tables of scores with any settings, and on every architecture."""
 
 import math
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,8 @@ from headway.core.generation import Hypothesis
 from headway.core.search import Search
 from headway.cpp_ext import Searcher
 from headway.export import generation
-from headway.runtime.generation.search import prompts, search
+from headway.runtime.generation.batch import Batch, prompts
+from headway.runtime.generation.search import search
 from tests import plain_search
 from tests.plain_rules import Allowed, packed
 from tests.test_generation_graphs import DECODERS, END, PAD, SIZES, SOURCES, engine, opened
@@ -70,6 +72,17 @@ class TableEngine:
     def begin(self, sources: Any, start: int) -> Any:
         rows = [np.array([source]) for source in sources]
         return TableDecoding(self, rows), np.concatenate([self.table.logits(row) for row in rows])
+
+
+def settled(engine: Any, source: list[int], settings: Search, lexicon: Any = None) -> Iterator[list[int]]:
+    """Tokens of the best hypothesis, in pieces, each as soon as nothing can change it any more."""
+    batch, told = Batch(engine, lexicon), 0
+    (key,) = batch.add([source], settings)
+    while len(batch):
+        batch.step()
+        tokens = batch.settled(key)
+        yield tokens[told:]
+        told = len(tokens)
 
 
 class TableDecoding:

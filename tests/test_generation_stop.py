@@ -21,10 +21,10 @@ from headway.core.generation import Hypothesis
 from headway.core.search import Search
 from headway.export import generation
 from headway.runtime.generation.lexicon import Lexicon, token_texts
-from headway.runtime.generation.search import search, settled
+from headway.runtime.generation.search import search
 from tests.test_generation_form import END, KINDS, SEARCHES, Machine, lexicon, tokenizer, vocabulary
 from tests.test_generation_graphs import PAD, SOURCES, VOCABULARY, engine, opened
-from tests.test_generation_search import TableModel
+from tests.test_generation_search import TableModel, settled
 
 LETTERS = string.ascii_letters + string.digits
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,24 +37,6 @@ def search(
     while len(batch):
         batch.step()
     return [batch.found(key, decode) for key in keys]
-
-
-def settled(
-    engine: Engine, source: Sequence[int], settings: Search, lexicon: Lexicon | None = None
-) -> Iterator[list[int]]:
-    """Tokens of the best hypothesis, one piece after another as soon as nothing can change them any more.
-
-    With beams they wait until all beams that may still win agree on them. Arguments and errors are those of `search`.
-    """
-    batch = Batch(engine, lexicon)
-    (key,) = batch.add([source], settings)
-    told = 0
-    while len(batch):
-        batch.step()
-        tokens = batch.settled(key)
-        if len(tokens) > told:
-            yield tokens[told:]
-            told = len(tokens)
 
 
 def score(
