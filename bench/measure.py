@@ -31,7 +31,7 @@ SOURCE = Path(__file__).parents[1]
 """the folder that is `headway`"""
 START = (
     "import sys, types; sys.modules['headway'] = headway = types.ModuleType('headway'); "
-    "headway.__path__ = [sys.argv.pop()]; from headway.bench.worker import main; main()"
+    "headway.__path__ = [sys.argv.pop()]; from headway.bench.{module} import main; main()"
 )
 """starts a worker in any interpreter, whether headway is installed there or not"""
 
@@ -150,7 +150,7 @@ def compare(
         rounds=rounds,
         threads=wanted.threads,
         max_length=wanted.max_length,
-        machine=_machine(),
+        machine=machine(),
         versions=versions(),
         bundle_seal=bundle_seal,
     )
@@ -169,7 +169,7 @@ def _prepared(subjects: Sequence[SubjectName], wanted: Wanted, folder: Path) -> 
 def _run(subject: SubjectName, job: Job) -> tuple[float, Measured, Answers]:
     """Seconds from process start to first answer, the figures, and the answers."""
     begin = time.perf_counter()
-    command = [load_peer(subject.peer).interpreter(), "-c", START, str(SOURCE)]
+    command = started(load_peer(subject.peer).interpreter(), "worker")
     with tempfile.TemporaryFile() as words, tempfile.TemporaryFile() as given:
         given.write(msgspec.json.encode(job))
         given.seek(0)
@@ -185,6 +185,11 @@ def _run(subject: SubjectName, job: Job) -> tuple[float, Measured, Answers]:
         words.seek(0)
         last_words = words.read().decode(errors="replace").strip().splitlines()[-1:]
     raise MeasurementError(str(subject), " ".join(last_words))
+
+
+def started(interpreter: str, module: str) -> list[str]:
+    """The command for `main` of a module of headway.bench."""
+    return [interpreter, "-c", START.format(module=module), str(SOURCE)]
 
 
 def _agreement(answers: Answers, expected: Answers) -> _Agreement:
@@ -212,9 +217,9 @@ def _row(subject: SubjectName, runs: Sequence[_Run]) -> Row:
         latency_ms=_latency(all_measured, 50),
         latency_p95_ms=_latency(all_measured, 95),
         latency_p99_ms=_latency(all_measured, 99),
-        throughput=_figure([m.throughput for m in all_measured]),
-        cold_start_s=_figure([run.cold for run in runs]),
-        memory_mb=_figure([m.memory / 1e6 for m in all_measured]),
+        throughput=figure([m.throughput for m in all_measured]),
+        cold_start_s=figure([run.cold for run in runs]),
+        memory_mb=figure([m.memory / 1e6 for m in all_measured]),
         agreement=agreement.figure,
         least_cosine=agreement.least,
         setting=max(all_measured, key=lambda m: m.throughput).setting,
@@ -224,14 +229,15 @@ def _row(subject: SubjectName, runs: Sequence[_Run]) -> Row:
 
 def _latency(all_measured: Sequence[Measured], percentile: int) -> Figure:
     """In milliseconds, of one text at a time."""
-    return _figure([1e3 * float(np.percentile(m.latencies, percentile)) for m in all_measured])
+    return figure([1e3 * float(np.percentile(m.latencies, percentile)) for m in all_measured])
 
 
-def _figure(values: Sequence[float]) -> Figure:
+def figure(values: Sequence[float]) -> Figure:
     return Figure(statistics.median(values), min(values), max(values))
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """What is measured on."""
     return {
         "processor": hardware.cpu_name(),
         "int8": hardware.has_fast_int8(hardware.cpu_flags()),

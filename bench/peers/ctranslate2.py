@@ -19,6 +19,9 @@ from headway.core.errors import UnavailableError
 TASKS = ("sentence-embedding",)
 NEEDS_CHECKPOINT = True
 
+OLD_SETTINGS = {"position_embedding_type": "absolute", "normalize_before": False}
+"""of BERT and of BART"""
+
 
 def precisions(model: Path) -> list[str]:
     require(
@@ -40,7 +43,7 @@ def prepared(model: Path, precision: str, wanted: Wanted, folder: Path) -> Path:
     converter = import_module("ctranslate2.converters").TransformersConverter
     found = folder / "converted"
     try:
-        converter(str(_with_positions(model, folder / "checkpoint"))).convert(
+        converter(str(with_old_settings(model, folder / "checkpoint"))).convert(
             str(found), quantization=precision
         )
     except Exception as error:  # whatever comes of an architecture that it does not know
@@ -49,12 +52,11 @@ def prepared(model: Path, precision: str, wanted: Wanted, folder: Path) -> Path:
     return found
 
 
-def _with_positions(model: Path, copy: Path) -> Path:
-    """A copy that names the kind of its positions: the converter asks for it, and transformers 5 writes it no more."""
-    shutil.copytree(model, copy)
+def with_old_settings(model: Path, copy: Path) -> Path:
+    """A copy with settings that the converter asks for and transformers 5 writes no more."""
+    shutil.copytree(model, copy, dirs_exist_ok=True)
     config = json.loads((model / "config.json").read_text("utf-8"))
-    config.setdefault("position_embedding_type", "absolute")
-    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (copy / "config.json").write_text(json.dumps(OLD_SETTINGS | config), encoding="utf-8")
     return copy
 
 
