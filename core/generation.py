@@ -19,7 +19,7 @@ class Hypothesis:
     tokens: list[int]
     """ids, prompt left out"""
     complete: bool = True
-    """False where the text ends for its length before it has the form of `regex` or `json_schema`"""
+    """False where the text ends before it has the form of `regex` or `json_schema`, or all of `force_words_ids`"""
 
 
 @dataclass(frozen=True)

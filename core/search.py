@@ -77,6 +77,8 @@ class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """of the random numbers; the same text and seed give the same tokens, whatever else is in the batch"""
     stop_strings: list[str] = []
     """a text ends with the token that completes one of these, itself included; a prompt's end counts as text"""
+    force_words_ids: list[list[int | list[int]]] = []
+    """sequences of tokens that come somewhere in the text, in any order, or lists of such of which one does; for beams"""
     regex: str | None = None
     """the whole text is one that this pattern describes"""
     json_schema: dict[str, Any] | None = None
@@ -122,6 +124,44 @@ class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if "" in self.stop_strings:
             raise UsageError("stop_strings", "holds an empty one")
         self._check_form()
+        if self.force_words_ids:
+            self._check_phrases()
+
+    def _check_phrases(self) -> None:
+        if self.num_beams < 2 or self.do_sample or self.num_beam_groups > 1:
+            raise UsageError(
+                "force_words_ids", "are for num_beams above 1, without do_sample and groups of beams"
+            )
+        if self.form:
+            raise UsageError("force_words_ids", f"are not for {self.form}, which can say the same")
+        for phrase in self.phrases:
+            if not phrase or [] in phrase:
+                raise UsageError("force_words_ids", "holds a sequence without tokens")
+            for one in phrase:
+                if any(one == other[: len(one)] and one != other for other in phrase):
+                    raise UsageError("force_words_ids", f"{one} begins another one of the same list")
+            if all(set(one) & set(self.suppress_tokens) for one in phrase):
+                raise UsageError("force_words_ids", f"{phrase[0]} has one of suppress_tokens")
+        if self.max_new_tokens is not None:
+            self.check_room(self.max_new_tokens)
+
+    @property
+    def phrases(self) -> list[list[list[int]]]:
+        """Of `force_words_ids`, each by its alternatives. Raises UsageError for one mixed of tokens and sequences."""
+        found: list[list[list[int]]] = []
+        for given in self.force_words_ids:
+            tokens = [part for part in given if isinstance(part, int)]
+            others = [part for part in given if not isinstance(part, int)]
+            if tokens and others:
+                raise UsageError("force_words_ids", "holds a list of both tokens and sequences")
+            found.append(others if others else [tokens])
+        return found
+
+    def check_room(self, new: int) -> None:
+        """Raise UsageError if what must come is more than these tokens."""
+        least = sum(min(map(len, phrase)) for phrase in self.phrases)
+        if least > new:
+            raise UsageError("force_words_ids", f"are {least} tokens, of {new} that may come")
 
     def _check_form(self) -> None:
         if self.regex is not None and self.json_schema is not None:
@@ -220,6 +260,7 @@ TOKENS = (
     "bad_words_ids",
     "suppress_tokens",
     "begin_suppress_tokens",
+    "force_words_ids",
     "forced_bos_token_id",
     "forced_eos_token_id",
     "eos_token_id",

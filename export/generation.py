@@ -69,8 +69,9 @@ def build(opened: Opened) -> dict[str, Traced]:
     return {"encoder": _encoder(opened, probe), "decoder": _crossed_decoder(opened, probe)}
 
 
-KNOWN = tuple(name for name in Search.__struct_fields__ if name != "stop_strings")
-"""settings that a model's own may hold; proofs compare tokens, and know no texts"""
+OF_A_CALL = ("stop_strings", "force_words_ids")
+"""settings that a model's own may not hold: `generate()` needs a tokenizer for them, or code of others"""
+KNOWN = tuple(name for name in Search.__struct_fields__ if name not in OF_A_CALL)
 
 
 def settings(opened: Opened) -> Search:

@@ -79,6 +79,14 @@ void take(const nb::handle& settings, const char* name, EarlyStopping& value) {
         value = nb::cast<bool>(given) ? EarlyStopping::yes : EarlyStopping::no;
 }
 
+void take(const nb::handle& settings, const char* name, std::vector<std::vector<Tokens>>& value) {
+    for (const nb::handle given : settings.attr(name)) {
+        const bool one = nb::len(given) > 0 && nb::isinstance<nb::int_>(given[0]);
+        value.push_back(one ? std::vector<Tokens>{nb::cast<Tokens>(given)}
+                            : nb::cast<std::vector<Tokens>>(given));
+    }
+}
+
 SearchSettings as_settings(const nb::handle& given) {
     SearchSettings out;
     take(given, "num_beams", out.num_beams);
@@ -106,6 +114,7 @@ SearchSettings as_settings(const nb::handle& given) {
     take(given, "typical_p", out.typical_p);
     take(given, "seed", out.seed);
     take(given, "stop_strings", out.stop_strings);
+    take(given, "force_words_ids", out.force_words_ids);
     return out;
 }
 

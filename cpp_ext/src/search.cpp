@@ -54,6 +54,15 @@ void check(const SearchRequest& request, std::int64_t vocabulary) {
     check_tokens("forced_bos_token_id", settings.forced_bos_token_id, vocabulary);
     check_tokens("forced_eos_token_id", settings.forced_eos_token_id, vocabulary);
     check_tokens("eos_token_id", settings.eos_token_id, vocabulary);
+    if (!settings.force_words_ids.empty() && (settings.num_beams < 2 || settings.do_sample))
+        refuse("force_words_ids need beams without do_sample");
+    for (const std::vector<Tokens>& alternatives : settings.force_words_ids) {
+        if (alternatives.empty()) refuse("force_words_ids holds a phrase without alternatives");
+        for (const Tokens& tokens : alternatives) {
+            if (tokens.empty()) refuse("force_words_ids holds a phrase without tokens");
+            check_tokens("force_words_ids", tokens, vocabulary);
+        }
+    }
     for (const std::string& string : settings.stop_strings)
         if (string.empty()) refuse("stop_strings holds an empty one");
     if (!settings.stop_strings.empty() && !request.texts)
@@ -62,7 +71,8 @@ void check(const SearchRequest& request, std::int64_t vocabulary) {
 
 std::unique_ptr<Sentence> sentence_of(SearchRequest request) {
     const SearchSettings& settings = request.settings;
-    if (settings.num_beam_groups > 1) return std::make_unique<Groups>(std::move(request));
+    if (settings.num_beam_groups > 1 || !settings.force_words_ids.empty())
+        return std::make_unique<Groups>(std::move(request));
     if (settings.num_beams > 1) return std::make_unique<Beams>(std::move(request));
     if (settings.do_sample) return std::make_unique<Samples>(std::move(request));
     return std::make_unique<Greedy>(std::move(request));

@@ -10,6 +10,7 @@
 #include "dispatch.hpp"
 #include "philox.hpp"
 #include "search_scores.hpp"
+#include "search_stop.hpp"
 
 namespace {
 
@@ -107,10 +108,39 @@ SearchRequest random_request(std::int64_t vocabulary) {
     request.settings.seed = 5;
     if (!request.settings.do_sample) request.settings.num_beam_groups = request.settings.num_beams;
     if (request.settings.num_beams == 4) request.settings.num_beam_groups = 1;
+    if (request.settings.num_beams == 4 && !request.settings.do_sample)
+        request.settings.force_words_ids = {{{5, 3}}, {{7}, {1, 9}}};
     request.settings.diversity_penalty = 0.5;
     request.settings.no_repeat_ngram_size = random_int(0, 2);
     request.settings.eos_token_id = {0, 2};
     return request;
+}
+
+// A string is met in the token that it ends in, whatever was met before.
+void check_stop() {
+    const auto text = [](std::int64_t most) {
+        std::string out(random_int(0, most), 'a');
+        for (char& c : out) c = random_int(0, 1) == 1 ? 'a' : 'b';
+        return out;
+    };
+    const std::vector<std::string> strings{"a" + text(3), "bb" + text(3), "ab" + text(2)};
+    auto texts = std::make_shared<headway::TokenTexts>();
+    for (int i = 0; i < 9; ++i) texts->bytes.push_back(text(4));
+    const headway::StopStrings stops(strings, texts);
+    headway::StopStrings::State state = 0;
+    std::string whole;
+    for (int i = 0; i < 60; ++i) {
+        const auto token = static_cast<Token>(random_int(0, 8));
+        const std::size_t before = whole.size();
+        whole += texts->bytes[token];
+        bool want = false;
+        for (const std::string& string : strings)
+            for (auto at = whole.find(string); at != whole.npos; at = whole.find(string, at + 1))
+                want |= at + string.size() > before;
+        CHECK(stops.met(state, token) == want);
+        state = stops.after(state, token);
+    }
+    CHECK(!stops.met(state, 9) && stops.after(state, 9) == 0);  // a token without a text
 }
 
 // The counter's known answers of the authors' own implementation (kat_vectors of Random123).
@@ -207,6 +237,8 @@ void check_errors() {
     CHECK_REFUSES(refused([](auto& r) { r.settings.suppress_tokens = {4}; }),
                   "suppress_tokens: there is no token 4 among 4");
     CHECK_REFUSES(refused([](auto& r) { r.settings.bad_words_ids = {{}}; }), "without tokens");
+    CHECK_REFUSES(refused([](auto& r) { r.settings.stop_strings = {"a"}; }), "the tokens' texts");
+    CHECK_REFUSES(refused([](auto& r) { r.settings.force_words_ids = {{{1}}}; }), "need beams");
     const std::int64_t key = searcher.add({{1, 9}, {}, {}, 5, 0});
     std::vector<float> logits{0.0f, 1.0f, 2.0f, 0.0f};
     CHECK_REFUSES(searcher.advance({logits.data(), 2, 2}), "logits are (2, 2), not (1, 4)");
@@ -227,6 +259,7 @@ void check_errors() {
 
 int main() {
     check_philox();
+    for (int i = 0; i < 50; ++i) check_stop();
     at_every_level([] {
         for (const std::int64_t n : {1, 3, 16, 17, 100, 511, 512, 513, 5000})
             for (const bool ties : {false, true})

@@ -51,6 +51,7 @@ class Choices:
         for name in ("stop_strings", settings.form):
             if name and getattr(settings, name) and self._lexicon is None:
                 raise UsageError(name, "needs the tokenizer of the model")
+        settings.check_room(longest - len(prompt))
         form = self._lexicon.form(settings) if self._lexicon else None
         texts = self._lexicon.texts if self._lexicon and settings.stop_strings else None
         shortest = settings.shortest(len(prompt))
@@ -115,7 +116,7 @@ class Choices:
         self.tokens, self.parents = self._searcher.tokens, self._searcher.parents
 
     def found(self, key: int, decode: Callable[[list[int]], str]) -> list[Hypothesis]:
-        """Of a finished sentence, best first; those that lack the form come last."""
+        """Of a finished sentence, best first; those that are not complete come last."""
         every = [
             Hypothesis(decode(tokens), score, tokens, self._complete(key, tokens))
             for tokens, score, _ in self._searcher.found(key)
@@ -125,7 +126,7 @@ class Choices:
     def _complete(self, key: int, tokens: list[int]) -> bool:
         sentence = self._sentences[key]
         if sentence.form is None:
-            return True
+            return all(any(contains(tokens, one) for one in p) for p in sentence.settings.phrases)
         draft = sentence.form.begin()
         for token in tokens[:-1] if tokens[-1:] and tokens[-1] in sentence.settings.eos_token_id else tokens:
             draft.take(token)
@@ -137,3 +138,7 @@ class Choices:
             return self._searcher.settled(key)
         found = self.found(key, lambda _: "")
         return found[0].tokens if found else []
+
+
+def contains(tokens: list[int], part: list[int]) -> bool:
+    return any(tokens[i : i + len(part)] == part for i in range(len(tokens)))

@@ -44,6 +44,7 @@ struct SearchSettings {
     double typical_p = 1.0;
     std::uint64_t seed = 0;
     std::vector<std::string> stop_strings;
+    std::vector<std::vector<Tokens>> force_words_ids;  // phrases, each by its alternatives
 };
 
 // What each token adds to a text; the prompt's text counts too.
