@@ -11,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import filelock
+import msgspec
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -22,6 +24,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from headway.core.errors import CheckpointError
+from headway.core.manifest import Graph
 from headway.core.tolerance import PRECISION
 from headway.export import cache, generation, graph, rms, store
 from headway.runtime.generation.engine import Engine
@@ -125,17 +128,36 @@ def opened(name: str) -> Any:
     return SimpleNamespace(folder=Path(name), model=model)
 
 
+RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+SHARED = Path(tempfile.gettempdir()) / f"headway-graphs-{RUN}"
+"""of all processes of a test run, as to trace a model takes seconds"""
+
+
 @functools.cache
 def traced(name: str) -> dict[str, generation.Traced]:
-    return generation.build(opened(name))
+    folder = SHARED / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / "lock"):
+        if not (folder / "whole").exists():
+            for role, made in generation.build(opened(name)).items():
+                ir.save(made.model, folder / f"{role}.traced")
+                (folder / f"{role}.json").write_bytes(msgspec.json.encode(made.declared))
+            (folder / "whole").touch()
+    return {
+        path.stem: generation.Traced(
+            ir.load(path), msgspec.json.decode(path.with_suffix(".json").read_bytes(), type=Graph)
+        )
+        for path in sorted(folder.glob("*.traced"), reverse=True)
+    }
 
 
 @functools.cache
 def graph_files(name: str) -> dict[str, Path]:
-    folder = Path(tempfile.mkdtemp())
-    files = {role: folder / f"{role}.onnx" for role in traced(name)}
+    graphs = traced(name)
+    folder = Path(tempfile.mkdtemp(dir=SHARED))
+    files = {role: folder / f"{role}.onnx" for role in graphs}
     for role, path in files.items():
-        made = traced(name)[role]
+        made = graphs[role]
         model = rms.fuse(store.twin(made.model))
         ir.save(
             cache.in_place(model, cache.declare(made.declared), name) if role == "decoder" else model, path
@@ -341,11 +363,12 @@ def digests(*names: str) -> list[str]:
 
 
 def test_same_bytes_in_two_processes() -> None:
+    other_run = {n: v for n, v in os.environ.items() if n != "PYTEST_XDIST_TESTRUNUID"}  # shares nothing
     code = "from tests.test_generation_graphs import digests; print(*digests('pegasus', 'llama'))"
     ran = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
-        env=os.environ | {"PYTHONHASHSEED": "1"},
+        env=other_run | {"PYTHONHASHSEED": "1"},
         capture_output=True,
         text=True,
         check=True,
