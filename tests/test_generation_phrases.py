@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from headway.core.errors import UsageError
 from headway.core.search import Search
-from headway.runtime.generation.search import search, settled
-from tests.test_generation_search import WORDS, Table, TableEngine
+from headway.runtime.generation.search import search
+from tests.test_generation_search import WORDS, Table, TableEngine, settled
 from tests.tolerance import MODEL
 
 END = 2

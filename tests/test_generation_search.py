@@ -159,8 +159,9 @@ def any_settings(draw: Any) -> dict[str, Any]:
         found["max_new_tokens"] = min(found["max_new_tokens"], 4)
         found["min_new_tokens"] = 0
     forced = {found.get("forced_bos_token_id"), found.get("forced_eos_token_id")}
-    if forced & {*found.get("suppress_tokens", [])}:
-        del found["suppress_tokens"]
+    for name in ("suppress_tokens", "begin_suppress_tokens"):
+        if forced & {*found.get(name, [])}:
+            del found[name]
     if draw(st.booleans()) and "min_new_tokens" not in found:
         found["max_length"] = found.pop("max_new_tokens") + 4
     if found["num_beams"] == 1:
