@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ class Hypothesis:
     """sum of log probabilities, divided by length ** length_penalty where beams are searched"""
     tokens: list[int]
     """ids, prompt left out"""
+    log_probabilities: list[float] = field(default_factory=list)
+    """natural logarithm, of each token, as the settings changed it"""
     complete: bool = True
     """False where the text ends before it has the form of `regex` or `json_schema`, or all of `force_words_ids`"""
 

@@ -83,6 +83,8 @@ class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """the whole text is one that this pattern describes"""
     json_schema: dict[str, Any] | None = None
     """the whole text is JSON that this schema describes"""
+    max_time: float | None = None
+    """seconds after which a search ends with its next token: what goes on is found as it stands"""
     eos_token_id: list[int] = []
     """tokens that end a hypothesis"""
     pad_token_id: int | None = None
@@ -107,6 +109,8 @@ class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             )
         if not 0 < self.repetition_penalty < math.inf:
             raise UsageError("repetition_penalty", f"must be above 0, not {self.repetition_penalty}")
+        if self.max_time is not None and not self.max_time >= 0:
+            raise UsageError("max_time", f"must be at least 0, not {self.max_time}")
         self._check_groups()
         if self.do_sample:
             self._check_sampling()

@@ -156,6 +156,12 @@ class Searcher:
         unknown key.
         """
 
+    def end(self, key: int) -> None:
+        """
+        End a sentence now: what goes on is found as it stands, as if the longest were reached; its
+        rows are left out from now on. IndexError for an unknown key.
+        """
+
     def drop(self, key: int) -> None:
         """
         Forget a sentence, finished or not; its rows are left out from now on. IndexError for an

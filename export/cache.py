@@ -145,7 +145,9 @@ def _share_sources(model: ir.Model) -> None:
     mask = named["attention_mask"]
     first = next(iter(model.graph))
     for counted in [n for n in model.graph if n.op_type == "Shape" and _is_of_sources(n.inputs[0])]:
-        if "end" in counted.attributes and counted.attributes["end"].as_int() == 1:  # sources, where there was one for each row
+        if (
+            "end" in counted.attributes and counted.attributes["end"].as_int() == 1
+        ):  # sources, where there was one for each row
             counted.replace_input_with(0, named["input_ids"])
     axes = writer.constant("cross.axes", np.array([1, 2], np.int64))
     seen = writer.node(first, "Cast", [mask], "cross.seen", to=ir.DataType.BOOL)

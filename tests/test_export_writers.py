@@ -152,6 +152,26 @@ def test_long_sources(pipe: Any) -> None:
     assert len(pipe(long, max_new_tokens=2, long_sources="combine").hypotheses[0].tokens) <= 2
 
 
+def test_suggestions_are_the_likeliest_words(pipe: Any) -> None:
+    if pipe.manifest.task != "text-generation":
+        with pytest.raises(UsageError, match="complete: is for decoders alone"):
+            pipe.complete("Where")
+        return
+    for words in (1, 2):
+        found = pipe.complete("Where is my", 3, words)
+        assert 0 < len(found) <= 3
+        assert len({h.text for h in found}) == len(found)
+        assert all(1 <= len(h.text.split()) <= words for h in found)
+        assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
+        for h in found:
+            assert pipe._text(h.tokens).startswith(h.text)
+            assert h.score == pytest.approx(sum(h.log_probabilities))
+    assert pipe.complete("Where is my", 3, max_time=0.0)
+    assert len(pipe("Where is my", num_beams=3, max_time=0.0, max_new_tokens=9).hypotheses[0].tokens) == 1
+    with pytest.raises(UsageError, match="k: must be at least 1, not 0"):
+        pipe.complete("Where", 0)
+
+
 def test_what_was_read_is_kept(made: tuple[Path, Path], pipe: Any) -> None:
     keeping: Any = load(made[1], precision="fp32", threads=1, cache=2)
     for text in (TEXTS[0], TEXTS[0], TEXTS[0] + " " + TEXTS[1], TEXTS[2]):

@@ -248,3 +248,33 @@ def test_a_sentence_without_a_token_that_may_come() -> None:
     searcher.advance(np.repeat(nothing, 2, axis=0))
     assert searcher.found(greedy) == [([0], -np.inf, [-np.inf])]
     assert searcher.found(beams) == []
+
+
+@given(data=st.data(), seed=st.integers(0, 99), steps=st.integers(1, 6))
+def test_to_end_a_sentence_is_to_reach_its_longest(data: Any, seed: int, steps: int) -> None:
+    how = data.draw(
+        st.sampled_from(
+            [
+                {},
+                {"num_beams": 3, "num_return_sequences": 3},
+                {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5},
+                {"do_sample": True, "num_return_sequences": 3},
+                {"num_beams": 3, "force_words_ids": [[4]]},
+            ]
+        )
+    )
+    own = Search(eos_token_id=[2], max_new_tokens=60, **how)
+    model, found = Table(seed), []
+    for settings, ended in ((own, True), (own.changed(max_new_tokens=steps), False)):
+        searcher, held = Searcher(WORDS), [[5, 3]]
+        key = enter(searcher, Asked([5, 3], settings))
+        for _ in range(steps):
+            if held:
+                searcher.advance(np.concatenate([model.logits(np.array([row])) for row in held]))
+                tokens = searcher.tokens.tolist()
+                held = [[*held[p], t] for p, t in zip(searcher.parents.tolist(), tokens, strict=True)]
+        if ended:
+            searcher.end(key)
+        assert (searcher.rows, len(searcher.tokens)) == (0, 0)
+        found.append(searcher.found(key))
+    assert found[0] == found[1]

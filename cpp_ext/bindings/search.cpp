@@ -52,6 +52,9 @@ constexpr auto found_doc =
 constexpr auto settled_doc =
     "Tokens after the prompt that the best hypothesis is sure to begin with. IndexError for an\n"
     "unknown key.";
+constexpr auto end_doc =
+    "End a sentence now: what goes on is found as it stands, as if the longest were reached; its\n"
+    "rows are left out from now on. IndexError for an unknown key.";
 constexpr auto drop_doc =
     "Forget a sentence, finished or not; its rows are left out from now on. IndexError for an\n"
     "unknown key.";
@@ -185,6 +188,7 @@ void register_search(nb::module_& module) {
         .def_prop_ro("finished", &Searcher::finished, finished_doc)
         .def("found", &found, nb::arg("key"), found_doc)
         .def("settled", &Searcher::settled, nb::arg("key"), settled_doc)
+        .def("end", &Searcher::end, nb::arg("key"), end_doc)
         .def("drop", &Searcher::drop, nb::arg("key"), drop_doc);
 }
 

@@ -172,9 +172,13 @@ std::vector<Hypothesis> Searcher::found(std::int64_t key) const {
 
 Tokens Searcher::settled(std::int64_t key) const { return sentences_.at(key)->settled(); }
 
-void Searcher::drop(std::int64_t key) {
-    sentences_.at(key);
+void Searcher::end(std::int64_t key) {
+    sentences_.at(key)->end();
     std::erase_if(running_, [key](const Running& running) { return running.key == key; });
+}
+
+void Searcher::drop(std::int64_t key) {
+    end(key);
     std::erase(finished_, key);
     sentences_.erase(key);
 }

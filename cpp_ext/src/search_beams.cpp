@@ -24,7 +24,7 @@ void Beams::advance(Step& step) {
     ranked_.clear();
     for (std::size_t i = 0; i < found.size(); ++i) {
         const bool end = longest || ends(beams_[found[i].beam].line, found[i].token);
-        if (end && i < count) keep(found[i]);
+        if (end && i < count) keep(ended(next(found[i])), found[i].score);
         way_on |= !end;
         ranked_.push_back({found[i].score + (end ? out : 0.0f), std::int64_t(i)});
     }
@@ -66,13 +66,19 @@ float Beams::divided(float score, std::int64_t length) const {
     return score / static_cast<float>(std::pow(length, request_.settings.length_penalty));
 }
 
-void Beams::keep(const Candidate& candidate) {
-    const float score = divided(candidate.score, length_);
+void Beams::keep(Hypothesis hypothesis, float sum) {
+    const float score = divided(sum, length_);
     if (!(score > bar())) return;
     if (full()) finished_.pop_back();
     const auto place = std::upper_bound(finished_.begin(), finished_.end(), score,
                                         [](float a, const Finished& b) { return a > b.score; });
-    finished_.insert(place, {ended(next(candidate), score), score, real(candidate.score)});
+    hypothesis.score = score;
+    finished_.insert(place, {std::move(hypothesis), score, real(sum)});
+}
+
+void Beams::finish() {
+    for (const Beam& beam : beams_)
+        if (real(beam.score)) keep(so_far(beam.line), beam.score);
 }
 
 void Beams::go_on(std::span<const Candidate> found, std::span<const Ranked> chosen) {

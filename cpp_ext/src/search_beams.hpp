@@ -23,10 +23,11 @@ class Beams final : public Sentence {
         std::int64_t place;  // among the candidates
     };
 
+    void finish() override;
     std::vector<std::span<const Token>> rivals() const override;
     std::span<const Candidate> best(Step& step, std::size_t count);
     std::span<const Candidate> drawn(Step& step, std::size_t count);
-    void keep(const Candidate& candidate);
+    void keep(Hypothesis hypothesis, float sum);
     void go_on(std::span<const Candidate> found, std::span<const Ranked> chosen);
     bool no_hope() const;
 

@@ -13,6 +13,7 @@ class Greedy final : public Sentence {
     std::vector<Hypothesis> found() const override;
 
   private:
+    void finish() override {}  // it is found
     std::vector<std::span<const Token>> rivals() const override { return {written(0)}; }
 
     std::vector<std::int64_t> rows_;  // room for a step

@@ -45,7 +45,7 @@ void Groups::advance(Step& step, Group& group) {
         if (!ends(line, c.token))
             going_on.push_back(c);
         else if (i < count && met(line))
-            keep(group, {c.token, c.log, line}, c.score);
+            keep(group, ended({c.token, c.log, line}), c.score);
     }
     share(going_on, group);
     std::vector<Beam> beams;
@@ -74,10 +74,10 @@ void Groups::keep_open(Group& group, std::size_t first, std::span<const Beam> be
         auto progress = phrases_.read(written(beams[i].line));
         phrases_.add(progress, children_[first + i].token);
         whole.push_back(phrases_.met(progress));
-        if (whole[i]) keep(group, children_[first + i], beams[i].score);
+        if (whole[i]) keep(group, ended(children_[first + i]), beams[i].score);
     }
     for (std::size_t i = 0; group.finished.empty() && i < beams.size(); ++i)
-        if (!whole[i]) keep(group, children_[first + i], beams[i].score);
+        if (!whole[i]) keep(group, ended(children_[first + i]), beams[i].score);
 }
 
 // Enough that as many as there are beams do not end.
@@ -168,17 +168,29 @@ double Groups::divided(float score, std::int64_t length) const {
     return score / std::pow(length, request_.settings.length_penalty);
 }
 
-void Groups::keep(Group& group, const Next& last, float score) const {
+void Groups::keep(Group& group, Hypothesis hypothesis, float sum) const {
     const auto worse = [](const Finished& a, const Finished& b) {
         return a.hypothesis.score < b.hypothesis.score;
     };
-    const double own = divided(score, length_);
+    hypothesis.score = divided(sum, length_);
     auto& finished = group.finished;
     const bool full = finished.size() == group.beams.size();
     const auto worst = std::min_element(finished.begin(), finished.end(), worse);
-    if (full && !(own > worst->hypothesis.score)) return;
+    if (full && !(hypothesis.score > worst->hypothesis.score)) return;
     if (full) finished.erase(worst);
-    finished.push_back({ended(last, own), real(score)});
+    finished.push_back({std::move(hypothesis), real(sum)});
+}
+
+// Those without a phrase only if there are no others.
+void Groups::finish() {
+    for (Group& group : groups_) {
+        if (group.done) continue;
+        for (const bool wanted : {true, false})
+            for (const Beam& beam : group.beams)
+                if (real(beam.score) && met(beam.line) == wanted &&
+                    (wanted || group.finished.empty()))
+                    keep(group, so_far(beam.line), beam.score);
+    }
 }
 
 // Whether no beam that goes on would come among the finished; best: of all candidates.

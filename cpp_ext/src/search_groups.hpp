@@ -26,6 +26,7 @@ class Groups final : public Sentence {
         bool done;
     };
 
+    void finish() override;
     std::vector<std::span<const Token>> rivals() const override;
     void advance(Step& step, Group& group);
     std::span<const Candidate> candidates(Step& step, const Group& group);
@@ -33,7 +34,7 @@ class Groups final : public Sentence {
     void share(std::vector<Candidate>& chosen, const Group& group);
     bool met(std::int64_t line) const { return phrases_.met(phrases_.read(written(line))); }
     void avoid(Scores& scores) const;
-    void keep(Group& group, const Next& last, float score) const;
+    void keep(Group& group, Hypothesis hypothesis, float sum) const;
     void keep_open(Group& group, std::size_t first, std::span<const Beam> beams) const;
     bool no_hope(const Group& group, float best) const;
     double divided(float score, std::int64_t length) const;

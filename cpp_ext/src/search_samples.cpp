@@ -35,14 +35,23 @@ void Samples::advance(Step& step) {
             kept_.push_back(samples_[i]);
             continue;
         }
-        finished_.push_back(ended(next, so_far(line).score + next.log));
+        finished_.push_back(ended(next));
     }
-    std::stable_sort(finished_.begin(), finished_.end(),
-                     [](const Hypothesis& a, const Hypothesis& b) { return a.score > b.score; });
+    sort();
     lines_.go_on(children_, rows_);
     samples_.resize(kept_.size());
     for (std::size_t i = 0; i < kept_.size(); ++i) samples_[rows_[i]] = kept_[i];
     done_ = kept_.empty();
+}
+
+void Samples::sort() {
+    std::stable_sort(finished_.begin(), finished_.end(),
+                     [](const Hypothesis& a, const Hypothesis& b) { return a.score > b.score; });
+}
+
+void Samples::finish() {
+    for (std::size_t i = 0; i < samples_.size(); ++i) finished_.push_back(so_far(i));
+    sort();
 }
 
 std::vector<std::span<const Token>> Samples::rivals() const {

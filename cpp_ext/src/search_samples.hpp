@@ -13,6 +13,8 @@ class Samples final : public Sentence {
     std::vector<Hypothesis> found() const override { return finished_; }
 
   private:
+    void finish() override;
+    void sort();
     std::vector<std::span<const Token>> rivals() const override;
 
     std::vector<Hypothesis> finished_;    // best first

@@ -50,9 +50,9 @@ Hypothesis Sentence::so_far(std::int64_t line) const {
     return {{tokens.begin(), tokens.end()}, std::accumulate(logs.begin(), logs.end(), 0.0), logs};
 }
 
-Hypothesis Sentence::ended(const Next& last, double score) const {
+Hypothesis Sentence::ended(const Next& last) const {
     Hypothesis found = so_far(last.parent);
-    found.score = score;
+    found.score += last.log;
     found.tokens.push_back(last.token);
     found.logs.push_back(last.log);
     return found;

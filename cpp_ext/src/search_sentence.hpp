@@ -76,12 +76,19 @@ class Sentence {
     bool done() const { return done_; }
 
     virtual void advance(Step& step) = 0;
+    // Lets what goes on end as it stands.
+    void end() {
+        if (!done_ && begun()) finish();
+        done_ = true;
+    }
     // What has ended so far, best first.
     virtual std::vector<Hypothesis> found() const = 0;
     // What the best hypothesis will begin with.
     Tokens settled() const;
 
   protected:
+    // What goes on is found as it stands.
+    virtual void finish() = 0;
     // Tokens after the prompt of all that may still become the best hypothesis.
     virtual std::vector<std::span<const Token>> rivals() const = 0;
 
@@ -103,7 +110,7 @@ class Sentence {
     // A line as it stands.
     Hypothesis so_far(std::int64_t line) const;
     // A line with the token that ends it.
-    Hypothesis ended(const Next& last, double score) const;
+    Hypothesis ended(const Next& last) const;
 
     const SearchRequest request_;
     const Rules rules_;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -26,7 +27,8 @@ class Batch:
         self._decoding: Decoding | None = None
         self._entering: list[tuple[Decoding, Floats]] = []
         """with the logits of their first tokens"""
-        self._under_way: set[int] = set()
+        self._under_way: dict[int, float] = {}
+        """key -> when it must end, by the monotonic clock"""
         self._cancelled: set[int] = set()
 
     def __len__(self) -> int:
@@ -48,13 +50,15 @@ class Batch:
             return []
         if self._under_way and not self._engine.joinable:
             raise UnavailableError("a place beside other texts", "wait until those under way are finished")
+        begin = time.monotonic()
         begun = prompts(self._engine, sources, settings)
         keys = [
             self._choices.add(prompt, settings, longest, source)
             for source, (prompt, longest) in zip(sources, begun, strict=True)
         ]
         self._entering.append(self._engine.begin(sources, settings.decoder_start_token_id or 0))
-        self._under_way.update(keys)
+        limit = float("inf") if settings.max_time is None else begin + settings.max_time
+        self._under_way.update(dict.fromkeys(keys, limit))
         return keys
 
     def step(self) -> list[int]:
@@ -74,12 +78,17 @@ class Batch:
         self._choices.advance(every[0] if len(every) == 1 else np.concatenate(every))
         for key in self._cancelled:
             self._choices.drop(key)
-        finished = [key for key in self._choices.finished if key in self._under_way]
-        self._under_way.difference_update(finished)
         self._cancelled.clear()
+        finished = [key for key in self._choices.finished if key in self._under_way]
+        now = time.monotonic()
+        late = [key for key, end in self._under_way.items() if end <= now and key not in finished]
+        for key in late:
+            self._choices.end(key)
+        for key in (*finished, *late):
+            del self._under_way[key]
         if not len(self._choices.parents):
             self._decoding = None
-        return finished
+        return [*finished, *late]
 
     def found(self, key: int, decode: Callable[[list[int]], str]) -> list[Hypothesis]:
         """Of a finished sentence, best first; those that lack the form come last. `decode`: makes their texts."""
@@ -94,7 +103,7 @@ class Batch:
         if key not in self._under_way:
             self._choices.drop(key)
             return
-        self._under_way.remove(key)
+        del self._under_way[key]
         self._cancelled.add(key)
 
 

@@ -108,18 +108,24 @@ class Choices:
         """Keys of the sentences that the last step ended."""
         return self._searcher.finished
 
-    def drop(self, key: int) -> None:
-        """Forget a sentence, finished or not; its rows are left out from now on."""
-        self._searcher.drop(key)
-        del self._sentences[key]
+    def end(self, key: int) -> None:
+        """Find what goes on of a sentence as it stands; its rows are left out from now on."""
+        self._searcher.end(key)
+        self._sentences[key].finished = True
         self._rows = [row for row in self._rows if row[0].key != key]
         self.tokens, self.parents = self._searcher.tokens, self._searcher.parents
+
+    def drop(self, key: int) -> None:
+        """Forget a sentence, finished or not."""
+        self.end(key)
+        self._searcher.drop(key)
+        del self._sentences[key]
 
     def found(self, key: int, decode: Callable[[list[int]], str]) -> list[Hypothesis]:
         """Of a finished sentence, best first; those that are not complete come last."""
         every = [
-            Hypothesis(decode(tokens), score, tokens, self._complete(key, tokens))
-            for tokens, score, _ in self._searcher.found(key)
+            Hypothesis(decode(tokens), score, tokens, logs, self._complete(key, tokens))
+            for tokens, score, logs in self._searcher.found(key)
         ]
         return sorted(every, key=lambda hypothesis: not hypothesis.complete)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -26,6 +27,8 @@ from headway.runtime.generation.windows import LongSources
 from headway.runtime.pipeline import WINDOW, Input, Pipeline
 from headway.runtime.plan import BATCH_TOKENS, plan
 
+TOKENS_IN_WORD = 4
+"""that are looked ahead for each word of a suggestion"""
 SPARE = 2
 """tokens by which a part of a text may be longer alone than in the whole"""
 LOGITS = 1 << 24
@@ -105,6 +108,46 @@ class GenerationPipeline(Pipeline):
             batch.step()
             if piece := batch.piece(key):
                 yield piece
+
+    def complete(
+        self, text: str, k: int = 5, words: int = 1, max_time: float | None = None
+    ) -> list[Hypothesis]:
+        """The k most probable next words after a text, or so many together, best first; scores are sums of logs.
+
+        Beams are followed for a few tokens; `max_time`: seconds after which what they have come to is told.
+        Raises UsageError.
+        """
+        if self._engine.with_encoder:
+            raise UsageError("complete", "is for decoders alone; an encoder-decoder answers a source")
+        for name, value in (("k", k), ("words", words)):
+            if value < 1:
+                raise UsageError(name, f"must be at least 1, not {value}")
+        beams, tokens = 2 * k, TOKENS_IN_WORD * words
+        found = cast(
+            Result,
+            self(
+                text,
+                num_beams=beams,
+                num_return_sequences=beams,
+                early_stopping=False,
+                max_new_tokens=tokens,
+                max_time=max_time,
+            ),
+        )
+        best: dict[str, Hypothesis] = {}
+        for whole in found.hypotheses:
+            cut = self._first_words(whole, words)
+            if cut.text.strip() and (cut.text not in best or cut.score > best[cut.text].score):
+                best[cut.text] = cut
+        return sorted(best.values(), key=lambda hypothesis: -hypothesis.score)[:k]
+
+    def _first_words(self, whole: Hypothesis, words: int) -> Hypothesis:
+        """As many of its tokens as it takes to tell its first words."""
+        told = re.match(rf"(?:\s*\S+){{1,{words}}}", whole.text)
+        text = told[0] if told else ""
+        count = next(n for n in range(len(whole.tokens) + 1) if self._text(whole.tokens[:n]).startswith(text))
+        logs = whole.log_probabilities[:count]
+        return Hypothesis(text, sum(logs), whole.tokens[:count], logs)
 
     def batch(self) -> Texts:
         """Texts that enter one by one and are written together, for one thread; there may be several."""

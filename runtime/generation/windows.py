@@ -78,5 +78,8 @@ def _joined(results: list[Result]) -> Result:
         return results[0]
     text = " ".join(result.text.strip() for result in results if result.text.strip())
     score = float(np.mean([result.score for result in results]))
-    tokens = [token for result in results for h in result.hypotheses[:1] for token in h.tokens]
-    return Result(text, score, [Hypothesis(text, score, tokens)], any(r.truncated for r in results))
+    best = [hypothesis for result in results for hypothesis in result.hypotheses[:1]]
+    tokens = [token for hypothesis in best for token in hypothesis.tokens]
+    logs = [log for hypothesis in best for log in hypothesis.log_probabilities]
+    whole = Hypothesis(text, score, tokens, logs, all(hypothesis.complete for hypothesis in best))
+    return Result(text, score, [whole], any(result.truncated for result in results))

@@ -112,6 +112,9 @@ class Searcher {
     std::vector<Hypothesis> found(std::int64_t key) const;
     // Tokens after the prompt that can no longer change: the best hypothesis will begin with them.
     Tokens settled(std::int64_t key) const;
+    // Ends the sentence now: what goes on is found as it stands, as if the longest were reached. It
+    // has no rows any more.
+    void end(std::int64_t key);
     // Forgets the sentence, whether finished or not. It has no rows any more.
     void drop(std::int64_t key);
 
