@@ -138,6 +138,9 @@ def test_texts_enter_one_by_one(pipe: Any) -> None:
 
 def test_long_sources(pipe: Any) -> None:
     long = " ".join(["Where is my parcel?", "I want a refund.", "It does not work at all!"] * 30)
+    with pytest.raises(InputError, match="^input 1: is longer than the model, which reads 64 tokens"):
+        pipe([TEXTS[0], long], long_sources="refuse")
+    assert pipe(TEXTS[0], long_sources="refuse") == pipe(TEXTS[0])
     if pipe.manifest.task == "text-generation":
         with pytest.raises(UsageError, match="long_sources"):
             pipe(long, long_sources="join")

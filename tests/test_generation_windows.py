@@ -64,5 +64,7 @@ def test_a_model_that_makes_texts_longer_comes_to_an_end() -> None:
 
 
 def test_an_unknown_way() -> None:
-    with pytest.raises(UsageError, match="long_sources: must be one of cut, join, combine, not 'all'"):
+    with pytest.raises(
+        UsageError, match="long_sources: must be one of cut, refuse, join, combine, not 'all'"
+    ):
         windows.check("all")

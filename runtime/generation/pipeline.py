@@ -67,8 +67,8 @@ class GenerationPipeline(Pipeline):
         """
         chosen = self.search.changed(**settings)
         windows.check(long_sources)
-        if long_sources == "cut":
-            return list(self._write(examples, chosen))
+        if long_sources in ("cut", "refuse"):
+            return list(self._write(examples, chosen, refuse=long_sources == "refuse"))
         if not self._engine.with_encoder:
             raise UsageError("long_sources", "is for encoder-decoders; of a prompt the end is read")
         texts = [_source(example) for example in examples]
@@ -85,8 +85,12 @@ class GenerationPipeline(Pipeline):
             special = len(self._tokenizer.encode("").ids)
             return windows.parts(text, self._tokenizer, max(1, self.spec.max_length - special - SPARE))
 
-    def _write(self, examples: Sequence[Example], chosen: Search) -> list[Result]:
+    def _write(self, examples: Sequence[Example], chosen: Search, refuse: bool = False) -> list[Result]:
         sources, cut = self.sources(examples, chosen)
+        if refuse and True in cut:
+            raise InputError(
+                cut.index(True), f"is longer than the model, which reads {self.spec.max_length} tokens"
+            )
         results: list[Any] = [None] * len(sources)
         lengths = np.array([len(ids) for ids in sources]) + (chosen.max_new_tokens or 0)
         rows = max(chosen.num_beams, chosen.num_return_sequences)

@@ -14,9 +14,9 @@ from headway.core import windows
 from headway.core.errors import UsageError
 from headway.core.generation import Hypothesis, Result
 
-LongSources = Literal["cut", "join", "combine"]
-"""what is read of a source that is longer than the model: its beginning; all of it, in parts whose texts are joined;
-or the same, and the joined texts as a source again until they fit (map and combine)"""
+LongSources = Literal["cut", "refuse", "join", "combine"]
+"""what is read of a source that is longer than the model: its beginning; nothing (an InputError); all of it, in parts
+whose texts are joined; or the same, and the joined texts as a source again until they fit (map and combine)"""
 SENTENCE = re.compile(r".+?(?:[.!?…]+[\"'”’)\]]*\s+|[。！？]\s*|\n\s*|\Z)", re.DOTALL)
 """a sentence with the white space behind it"""
 
