@@ -18,7 +18,7 @@ demo: .venv/.ready
 	$(BIN)/headway demo --overwrite
 
 test: .venv/.ready
-	$(BIN)/pytest -q $(PARALLEL)
+	$(BIN)/pytest -q $(PARALLEL) --durations=15
 
 lint: .venv/.ready
 	$(BIN)/ruff check .
