@@ -167,13 +167,18 @@ def _in_fresh_process(job: Job, kind: Any) -> Any:
 
 
 def asked(
-    name: str, about: str | None, kinds: Collection[str], make: Callable[[str], list[Question]]
+    name: str,
+    about: str | None,
+    kinds: Collection[str],
+    make: Callable[[str], list[Question]],
+    against: str | None = None,
 ) -> Record:
     """Do what the command line of `python -m headway.bench.NAME` asks for, and write --output.
 
     Args:
         kinds: shapes that it measures.
         make: from a shape's name to its questions.
+        against: subjects where none are asked for; all if None.
     """
     parser = argparse.ArgumentParser(prog=f"python -m headway.bench.{name}", description=about)
     parser.add_argument("--shape", choices=list(kinds), default=next(iter(kinds)))
@@ -181,7 +186,9 @@ def asked(
         "--work", type=Path, required=True, help="folder, kept between runs; empty it for new graphs"
     )
     parser.add_argument("--output", type=Path, required=True, help="file for the figures, in JSON")
-    parser.add_argument("--against", help="subjects, as generate/fp32,headway,ctranslate2/int8; default: all")
+    parser.add_argument(
+        "--against", default=against, help=f"subjects, as generate/fp32,headway; default: {against or 'all'}"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
