@@ -20,7 +20,7 @@ PREFIX = 20
 REQUESTS = 200
 CANDIDATES = 5
 AGAINST = "headway,ctranslate2,generate/fp32,optimum-onnx"
-"""without bf16, as this shape in it takes seconds a request where the processor has no such products"""
+"""all but bf16, which is no faster where the processor has no such products"""
 LENGTHS = {"next tokens": 1, "continuations": 3}
 """what is asked for -> tokens of a candidate, at most"""
 
