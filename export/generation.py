@@ -69,8 +69,8 @@ def build(opened: Opened) -> dict[str, Traced]:
     return {"encoder": _encoder(opened, probe), "decoder": _crossed_decoder(opened, probe)}
 
 
-OF_A_CALL = ("stop_strings", "force_words_ids")
-"""settings that a model's own may not hold: `generate()` needs a tokenizer for them, or code of others"""
+OF_A_CALL = ("stop_strings", "force_words_ids", "max_time")
+"""settings that a model's own may not hold: `generate()` needs a tokenizer for them, code of others, or a clock"""
 KNOWN = tuple(name for name in Search.__struct_fields__ if name not in OF_A_CALL)
 
 

@@ -46,6 +46,7 @@ BEAMS = Question("beams", Wish(beams=3, returned=2, new=6, least=6), [SOURCES[:1
 NEXT = Question("next", Wish(beams=4, returned=4, new=1), [[s] for s in SOURCES], repeats=1)
 HERE = [name for name in ("generate", "headway", "ctranslate2") if name != "ctranslate2" or find_spec(name)]
 """writers that need no environment of their own"""
+QUICK = {("generate", "t5"), ("headway", "gpt2"), ("ctranslate2", "bart"), ("ctranslate2", "gpt2")}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -71,9 +72,18 @@ def reference(checkpoint: Path, question: Question) -> list[Found]:
     return answers(subject.ways(question.wish, scored=True)["generate()"], question)
 
 
-@pytest.mark.parametrize("name", HERE)
-def test_every_way_of_every_writer_writes_what_is_asked(name: str, checkpoint: Path, tmp_path: Path) -> None:
-    writer = load_writer(name)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(name, kind, marks=() if (name, kind) in QUICK else pytest.mark.grid)
+        for name in HERE
+        for kind in TINY
+    ],
+)
+def test_every_way_of_every_writer_writes_what_is_asked(name: str, kind: str, tmp_path: Path) -> None:
+    writer, checkpoint = load_writer(name), tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    shapes.write(kind, checkpoint)
     for precision in writer.PRECISIONS:
         folder = tmp_path / precision
         folder.mkdir()
