@@ -64,7 +64,7 @@ class TableModel(transformers.PreTrainedModel, transformers.GenerationMixin):
 class TableEngine:
     """A table as a decoder alone; its state is the tokens of every row."""
 
-    with_encoder, vocabulary, longest = False, WORDS, None
+    with_encoder, vocabulary, longest, threads = False, WORDS, None, 1
 
     def __init__(self, table: Table) -> None:
         self.table, self.ran = table, []

@@ -46,9 +46,12 @@ def open_subject(checkpoint: Path, precision: str, folder: Path, threads: int) -
 class Searching:
     def __init__(self, engine: Any, settings: dict[str, Any]) -> None:
         self._engine, self._settings = engine, settings
-        self._clocks = [
-            Clock(session) for session in (engine.decoder, engine._encoder) if session is not None
-        ]
+        self._clocks = {
+            Clock(session): each.threads
+            for each in (engine, engine.on_one_thread)
+            for session in (each.decoder, each._encoder)
+            if session is not None
+        }
 
     def ways(self, wish: Wish, scored: bool) -> Mapping[str, Write]:
         from headway.core.search import Search
@@ -69,7 +72,9 @@ class Searching:
         return {"": write}
 
     def engine_seconds(self) -> float:
-        return sum(clock.seconds for clock in self._clocks)
+        """Of all threads: a session of one thread runs on each of them."""
+        every = (clock.seconds * threads / self._engine.threads for clock, threads in self._clocks.items())
+        return float(sum(every))
 
 
 class Clock:

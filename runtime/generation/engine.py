@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ class Engine:
             UnavailableError: ONNX Runtime is not installed.
             BundleError: a graph cannot be opened.
         """
-        self.longest = longest
+        self.longest, self.threads, self._graphs = longest, threads, graphs
         self._kept = Sources(kept) if kept else None
         self.with_encoder = "encoder" in graphs
         self._encoder: Any = _session(graphs["encoder"], threads) if self.with_encoder else None
@@ -50,6 +52,18 @@ class Engine:
         self.joinable = self.own_mask in shapes
         """rows that have read more and less may go on together"""
         self.vocabulary = int(self.decoder.get_outputs()[0].shape[-1])
+
+    @cached_property
+    def on_one_thread(self) -> Engine:
+        """The same: of several threads, each works on a part of a batch, without waiting for the others."""
+        found = Engine(self._graphs, 1, self.longest)
+        found._kept = self._kept
+        return found
+
+    @cached_property
+    def workers(self) -> ThreadPoolExecutor:
+        """As many as there are threads."""
+        return ThreadPoolExecutor(self.threads, thread_name_prefix="headway-write")
 
     def begin(self, sources: Sequence[Sequence[int]], start: int) -> tuple[Decoding, Floats]:
         """Read sources, as the encoder's input or as the decoder's prompts: logits (B, V) of their first tokens.

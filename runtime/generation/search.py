@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 
 from headway.core.generation import Hypothesis
 from headway.core.search import Search
-from headway.runtime.generation.batch import Batch
+from headway.runtime.generation.batch import Batch, prompts
 from headway.runtime.generation.engine import Engine, Floats, Ints
 from headway.runtime.generation.lexicon import Lexicon
+
+MANY = 2
+"""sources for each thread, at least, that make it worth a part of its own"""
 
 
 def search(
@@ -23,6 +26,8 @@ def search(
 ) -> list[list[Hypothesis]]:
     """The best continuations of each prompt, or texts for each source, best first.
 
+    Of many sources each thread of the engine takes a part, which is faster than all of them on one batch.
+
     Args:
         sources: tokens of each; an encoder-decoder's for its encoder.
         decode: makes the text of a hypothesis' tokens.
@@ -32,11 +37,24 @@ def search(
         UnavailableError: a form is asked for, and llguidance is not there.
         InputError: a source without tokens, or a prompt that leaves no room.
     """
-    batch = Batch(engine, lexicon)
-    keys = batch.add(sources, settings)
-    while len(batch):
-        batch.step()
-    return [batch.found(key, decode) for key in keys]
+    prompts(engine, sources, settings)
+
+    def write(part: Sequence[int]) -> list[list[Hypothesis]]:
+        batch = Batch(engine if len(parts) == 1 else engine.on_one_thread, lexicon)
+        keys = batch.add([sources[i] for i in part], settings)
+        while len(batch):
+            batch.step()
+        return [batch.found(key, decode) for key in keys]
+
+    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    shares = engine.threads if len(sources) >= MANY * engine.threads else 1
+    parts = [order[share::shares] for share in range(shares)]
+    written = engine.workers.map(write, parts) if shares > 1 else map(write, parts)
+    found: list[list[Hypothesis]] = [[] for _ in sources]
+    for part, own in zip(parts, written, strict=True):
+        for i, hypotheses in zip(part, own, strict=True):
+            found[i] = hypotheses
+    return found
 
 
 def score(
