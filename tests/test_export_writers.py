@@ -130,6 +130,9 @@ def test_texts_enter_one_by_one(pipe: Any) -> None:
         for place, key in enumerate(keys):
             pieces[place] += batch.piece(key)
     assert len(batch) == 0
+    late = batch.add(TEXTS[0])
+    with pytest.raises(UsageError, match="there is no finished text"):
+        batch.result(late)
     for key, text, own, piece in zip(keys, TEXTS, asked, pieces, strict=True):
         alone = pipe(text, max_new_tokens=12, **own)
         assert batch.result(key).hypotheses[0].tokens == alone.hypotheses[0].tokens
@@ -152,6 +155,8 @@ def test_long_sources(pipe: Any) -> None:
     assert len(parts) > 2
     assert joined.text == " ".join(part.strip() for part in parts if part.strip())
     assert pipe(TEXTS[0], long_sources="combine") == pipe(TEXTS[0])
+    with pytest.raises(InputError, match="^input 1: "):
+        pipe([long, "a\0b"], long_sources="join")
     assert len(pipe(long, max_new_tokens=2, long_sources="combine").hypotheses[0].tokens) <= 2
 
 

@@ -85,6 +85,23 @@ def test_all_are_cancelled_and_the_next_is_answered() -> None:
     )
 
 
+def test_what_cannot_enter_disturbs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = settings(num_beams=2, max_new_tokens=5)
+    batch = Batch(engine("gpt2"))
+    (key,) = batch.add(SOURCES[:1], own)
+    batch.step()
+    with monkeypatch.context() as changed:
+        changed.setattr(engine("gpt2"), "begin", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            batch.add(SOURCES[1:3], own)
+    assert len(batch) == 1
+    while len(batch):
+        batch.step()
+    assert (
+        batch.found(key, no_text)[0].tokens == search(engine("gpt2"), SOURCES[:1], own, no_text)[0][0].tokens
+    )
+
+
 def test_rows_that_cannot_join_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = Batch(engine("t5"))
     batch.add(SOURCES[:1], settings(max_new_tokens=3))

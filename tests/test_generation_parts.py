@@ -1,9 +1,13 @@
 """Many sources on several threads: each is what it is on one, in its place."""
 
+from typing import Any
+
 import pytest
 
 from headway.core.errors import InputError
 from headway.core.search import Search
+from headway.runtime.generation import search as searching
+from headway.runtime.generation.batch import Batch
 from headway.runtime.generation.engine import Engine
 from headway.runtime.generation.search import search
 from tests.test_generation_graphs import END, SOURCES, START, engine, graph_files
@@ -24,3 +28,25 @@ def test_parts_on_threads_of_their_own(name: str) -> None:
     with pytest.raises(InputError, match="input 3: it has no tokens"):
         search(parallel, [[5], [6], [7], [], [8]], own, str)
     assert search(parallel, [], own, str) == []
+
+
+def test_after_an_error_nobody_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    parallel, steps = Engine(graph_files("gpt2"), threads=2), []
+    own = Search(max_new_tokens=50, min_new_tokens=50, eos_token_id=[END])
+
+    class Failing(Batch):
+        def add(self, sources: Any, settings: Search) -> list[int]:
+            self.long = [11] in sources
+            return super().add(sources, settings)
+
+        def step(self) -> list[int]:
+            if not self.long:
+                raise RuntimeError("the engine failed")
+            steps.append(super().step())
+            return steps[-1]
+
+    monkeypatch.setattr(searching, "Batch", Failing)
+    with pytest.raises(RuntimeError, match="the engine failed"):
+        search(parallel, [[7], [11], [12], [13]], own, str)
+    parallel.workers.shutdown()
+    assert len(steps) < 50

@@ -81,24 +81,6 @@ ANSWERS: list[tuple[int, dict[str, Any], list[list[int]], list[float]]] = [
         [-5.8527832, -8.7652893, -9.7962322, -10.1700993],
     ),
     (
-        49,
-        {
-            "max_new_tokens": 9,
-            "num_beams": 4,
-            "num_return_sequences": 4,
-            "length_penalty": 0.0,
-            "early_stopping": True,
-            "force_words_ids": [[6, 7]],
-        },
-        [
-            [11, 6, 7, 7, 10, 10, 12, 2],
-            [11, 6, 7, 7, 10, 10, 12, 8, 2],
-            [11, 6, 7, 7, 10, 10, 12, 0, 2],
-            [11, 6, 7, 7, 10, 10, 12, 0, 12],
-        ],
-        [-6.4883919, -6.7079172, -6.8741121, -7.2480917],
-    ),
-    (
         4,
         {
             "max_new_tokens": 9,

@@ -63,6 +63,14 @@ def test_a_model_that_makes_texts_longer_comes_to_an_end() -> None:
     assert found.text == "a b a b c d c d"
 
 
+def test_nothing_is_written_of_any_part() -> None:
+    def silent(parts: list[str]) -> list[Result]:
+        return [Result("", 0.0, []) for _ in parts]
+
+    (found,) = windows.read(["a b c d"], "combine", lambda text: windows.parts(text, words(), 2), silent)
+    assert found.text == ""
+
+
 def test_an_unknown_way() -> None:
     with pytest.raises(
         UsageError, match="long_sources: must be one of cut, refuse, join, combine, not 'all'"

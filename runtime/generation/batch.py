@@ -52,11 +52,15 @@ class Batch:
             raise UnavailableError("a place beside other texts", "wait until those under way are finished")
         begin = time.monotonic()
         begun = prompts(self._engine, sources, settings)
-        keys = [
-            self._choices.add(prompt, settings, longest, source)
-            for source, (prompt, longest) in zip(sources, begun, strict=True)
-        ]
-        self._entering.append(self._engine.begin(sources, settings.decoder_start_token_id or 0))
+        keys: list[int] = []
+        try:
+            for source, (prompt, longest) in zip(sources, begun, strict=True):
+                keys.append(self._choices.add(prompt, settings, longest, source))
+            self._entering.append(self._engine.begin(sources, settings.decoder_start_token_id or 0))
+        except BaseException:  # those under way go on without them
+            for key in keys:
+                self._choices.drop(key)
+            raise
         limit = float("inf") if settings.max_time is None else begin + settings.max_time
         self._under_way.update(dict.fromkeys(keys, limit))
         return keys

@@ -71,7 +71,7 @@ class GenerationPipeline(Pipeline):
             return list(self._write(examples, chosen, refuse=long_sources == "refuse"))
         if not self._engine.with_encoder:
             raise UsageError("long_sources", "is for encoder-decoders; of a prompt the end is read")
-        texts = [_source(example) for example in examples]
+        texts = _sources(examples)
         found = windows.read(
             texts, long_sources, self._parts, lambda parts: self._write(self._read(parts), chosen)
         )
@@ -201,10 +201,7 @@ class GenerationPipeline(Pipeline):
 
     def sources(self, examples: Sequence[Any], chosen: Search) -> tuple[list[list[int]], list[bool]]:
         """Tokens of each source, and whether it was cut: an encoder's at its end, a prompt at its beginning."""
-        for place, example in enumerate(examples):
-            if problem := text_problem(_source(example)):
-                raise InputError(place, problem)
-        texts = [_source(example) for example in examples]
+        texts = _sources(examples)
         longest = self.spec.max_length
         if not texts:
             return [], []
@@ -250,6 +247,10 @@ class GenerationPipeline(Pipeline):
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 
 
-def _source(example: Any) -> str:
-    """What is given: the source, or a plain text that shall go on."""
-    return str(example.source or example.target)
+def _sources(examples: Sequence[Any]) -> list[str]:
+    """What is given: sources, or plain texts that shall go on. Raises InputError, naming the place."""
+    texts = [str(example.source or example.target) for example in examples]
+    for place, text in enumerate(texts):
+        if problem := text_problem(text):
+            raise InputError(place, problem)
+    return texts

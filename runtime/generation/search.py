@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from threading import Event
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,11 +39,12 @@ def search(
         InputError: a source without tokens, or a prompt that leaves no room.
     """
     prompts(engine, sources, settings)
+    stopped = Event()
 
     def write(part: Sequence[int]) -> list[list[Hypothesis]]:
         batch = Batch(engine if len(parts) == 1 else engine.on_one_thread, lexicon)
         keys = batch.add([sources[i] for i in part], settings)
-        while len(batch):
+        while len(batch) and not stopped.is_set():
             batch.step()
         return [batch.found(key, decode) for key in keys]
 
@@ -51,9 +53,12 @@ def search(
     parts = [order[share::shares] for share in range(shares)]
     written = engine.workers.map(write, parts) if shares > 1 else map(write, parts)
     found: list[list[Hypothesis]] = [[] for _ in sources]
-    for part, own in zip(parts, written, strict=True):
-        for i, hypotheses in zip(part, own, strict=True):
-            found[i] = hypotheses
+    try:
+        for part, own in zip(parts, written, strict=True):
+            for i, hypotheses in zip(part, own, strict=True):
+                found[i] = hypotheses
+    finally:
+        stopped.set()  # after an error, or Ctrl-C, nobody waits for the other parts
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from headway.core.errors import UsageError
 from headway.core.generation import Hypothesis, Result
 from headway.core.search import Search
 from headway.runtime.generation.batch import Batch
@@ -63,7 +64,9 @@ class Texts:
         return piece
 
     def result(self, key: int) -> Result:
-        """Of a finished text, which is forgotten by it."""
+        """Of a finished text, which is forgotten by it. Raises UsageError for a text that is not."""
+        if key not in self._finished:
+            raise UsageError("key", f"there is no finished text {key}")
         found = self._batch.found(key, self._decode)
         best = found[0] if found else Hypothesis("", float("-inf"), [])
         truncated = self._writing[key].truncated

@@ -64,7 +64,7 @@ def read(
     split_up = [split(text) for text in texts]
     written = iter(write([part for own in split_up for part in own]))
     found = [_joined([next(written) for _ in own]) for own in split_up]
-    again = [i for i, own in enumerate(split_up) if len(own) > 1 and len(found[i].text) < len(texts[i])]
+    again = [i for i, own in enumerate(split_up) if len(own) > 1 and 0 < len(found[i].text) < len(texts[i])]
     if way == "combine" and again:
         combined = read([found[i].text for i in again], way, split, write)
         for i, result in zip(again, combined, strict=True):
