@@ -19,7 +19,17 @@ from headway.core.manifest import NAME, Bundle, Checkpoint, File, Variant
 from headway.core.progress import Progress, silent
 from headway.core.tasks import EncoderTask, Example, Task
 from headway.core.threads import budget
-from headway.export import card, encoders, gate, generation, graph, speed, vocabulary, writers
+from headway.export import (
+    card,
+    encoders,
+    gate,
+    generation,
+    generation_settings,
+    graph,
+    speed,
+    vocabulary,
+    writers,
+)
 from headway.export.options import ExportOptions
 from headway.export.proof import Proof
 from headway.export.vocabulary import Trimmed
@@ -119,8 +129,8 @@ def _prove(
     draft = _with(
         draft,
         graphs=writers.declare(traced, options.target),
-        search=msgspec.to_builtins(generation.settings(opened)),
-        longest=generation.longest(opened),
+        search=msgspec.to_builtins(generation_settings.read(opened)),
+        longest=generation_settings.longest(opened),
     )
     return writers.prove(opened, traced, own, progress, draft=draft, **common)
 

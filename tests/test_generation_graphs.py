@@ -26,7 +26,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from headway.core.errors import CheckpointError
 from headway.core.manifest import Graph
 from headway.core.tolerance import PRECISION
-from headway.export import cache, generation, graph, rms, store
+from headway.export import cache, generation, generation_settings, graph, rms, store
 from headway.runtime.generation.engine import Engine
 
 ROOT = Path(__file__).parents[1]
@@ -167,7 +167,7 @@ def graph_files(name: str) -> dict[str, Path]:
 
 @functools.cache
 def engine(name: str) -> Engine:
-    return Engine(graph_files(name), 1, generation.longest(opened(name)))
+    return Engine(graph_files(name), 1, generation_settings.longest(opened(name)))
 
 
 def assert_close(found: Any, expected: Any) -> None:

@@ -18,7 +18,7 @@ from headway.core.errors import InputError, UnavailableError, UsageError
 from headway.core.generation import Hypothesis
 from headway.core.search import Search
 from headway.cpp_ext import Searcher
-from headway.export import generation
+from headway.export import generation_settings
 from headway.runtime.generation.batch import Batch, prompts
 from headway.runtime.generation.search import search
 from tests import plain_search
@@ -213,7 +213,7 @@ GRID: list[dict[str, Any]] = [
 @pytest.mark.parametrize("name", SIZES)
 def test_architectures(name: str) -> None:
     """Sources of many lengths together here, each alone in transformers."""
-    model, own = opened(name).model, generation.settings(opened(name))
+    model, own = opened(name).model, generation_settings.read(opened(name))
     written: set[int] = set()
     for settings in GRID:
         together = search(engine(name), SOURCES, own.changed(**settings), str)
@@ -225,7 +225,9 @@ def test_architectures(name: str) -> None:
 
 @pytest.mark.parametrize("name", SIZES)
 def test_alone_equals_in_a_batch(name: str) -> None:
-    own = generation.settings(opened(name)).changed(max_new_tokens=12, num_beams=4, num_return_sequences=4)
+    own = generation_settings.read(opened(name)).changed(
+        max_new_tokens=12, num_beams=4, num_return_sequences=4
+    )
     together = search(engine(name), SOURCES, own, str)
     for hypotheses, source in zip(together, SOURCES, strict=True):
         (alone,) = search(engine(name), [source], own, str)
@@ -240,7 +242,7 @@ def test_alone_equals_in_a_batch(name: str) -> None:
 def test_only_what_is_allowed(name: str, settings: dict[str, Any]) -> None:
     """Tokens that may come, by those before, are those of prefix_allowed_tokens_fn."""
     machine, model = engine(name), opened(name).model
-    own = generation.settings(opened(name)).changed(**settings)
+    own = generation_settings.read(opened(name)).changed(**settings)
     allowed = Allowed(6, machine.vocabulary, 0.3)
 
     def allow(_: int, tokens: torch.Tensor) -> list[int]:
@@ -264,7 +266,7 @@ def test_only_what_is_allowed(name: str, settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["t5", "bart", "gpt2", "llama"])
 def test_batches_of_transformers(name: str) -> None:
     """What transformers makes of the same padded batch, where padding does not change what its settings do."""
-    model, own = opened(name).model, generation.settings(opened(name))
+    model, own = opened(name).model, generation_settings.read(opened(name))
     left = name in DECODERS
     width = max(map(len, SOURCES))
     pads = [[PAD] * (width - len(s)) for s in SOURCES]
@@ -373,7 +375,7 @@ def test_settings_are_read_from_the_model() -> None:
         "bad_words_ids": [[5, 6]],
         "bos_token_id": 3,
     }
-    found = generation.settings(with_settings(**given, temperature=0.3, do_sample=True, top_k=5))
+    found = generation_settings.read(with_settings(**given, temperature=0.3, do_sample=True, top_k=5))
     expected = {
         "eos_token_id": [2],
         "decoder_start_token_id": 3,
@@ -398,10 +400,10 @@ def test_settings_are_read_from_the_model() -> None:
 )
 def test_settings_that_are_not_known_are_refused_by_name(settings: dict[str, Any]) -> None:
     with pytest.raises(UnavailableError, match=next(iter(settings))):
-        generation.settings(with_settings(**settings))
+        generation_settings.read(with_settings(**settings))
 
 
 def test_values_that_change_nothing_are_accepted() -> None:
     defaults = transformers.GenerationConfig._get_default_generation_params()
-    found = generation.settings(with_settings(**defaults))
+    found = generation_settings.read(with_settings(**defaults))
     assert found == Search(max_length=20)

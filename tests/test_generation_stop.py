@@ -19,7 +19,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from headway.core.errors import UsageError
 from headway.core.generation import Hypothesis
 from headway.core.search import Search
-from headway.export import generation
+from headway.export import generation_settings
 from headway.runtime.generation.lexicon import Lexicon, token_texts
 from headway.runtime.generation.search import search
 from tests.test_generation_form import END, KINDS, SEARCHES, Machine, lexicon, tokenizer, vocabulary
@@ -100,7 +100,7 @@ def small() -> Any:
 def test_tiny_models(name: str, beams: int) -> None:
     machine, model = engine(name), opened(name).model
     settings: dict[str, Any] = {"max_new_tokens": 14, "num_beams": beams, "num_return_sequences": beams}
-    own = generation.settings(opened(name)).changed(**settings)
+    own = generation_settings.read(opened(name)).changed(**settings)
     words = Lexicon(small(), VOCABULARY)
     ended = 0
     for source in SOURCES:
