@@ -12,13 +12,18 @@ WHEEL_TESTS := $(filter-out tests/test_kernel_stub.py,$(wildcard tests/test_kern
 # one process a processor; tests of one file mostly stay together
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: demo test lint sanitize wheel-test optimum-check format clean
+.PHONY: demo docs test lint sanitize wheel-test optimum-check format clean
 
 demo: .venv/.ready
 	$(BIN)/headway demo --overwrite
 
 test: .venv/.ready
 	$(BIN)/pytest -q $(PARALLEL) --durations=15
+
+# The site in build/site, which loads nothing from elsewhere.
+docs: .venv/.ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	! grep -rlE '<(script|link|img)[^>]+(src|href)="?(https?:)?//' --include=*.html build/site
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

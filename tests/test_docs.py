@@ -1,0 +1,57 @@
+"""The documentation site: every code block of every page is checked, and run in order on small stand-ins."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from headway.core import tasks, threads
+from tests import pages
+from tests.hub_server import TOKEN, serving
+
+NAMES = [p.relative_to(pages.DOCS).as_posix() for p in pages.pages()]
+RUN = [name for name in NAMES if any(b.runs for b in pages.blocks(pages.DOCS / name))]
+TUTORIALS = [name for name in RUN if name.startswith("tutorials/")]
+HUB = "how-to/hub.md"
+
+
+@pytest.fixture(autouse=True)
+def one_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More threads than processors make tiny models many times slower."""
+    monkeypatch.setattr(threads, "affinity_cpus", lambda: 1)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of all processes of a test run: models, and what the tutorials leave."""
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "pages"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_every_block_says_is_so(name: str) -> None:
+    for block in pages.blocks(pages.DOCS / name):
+        pages.check(block)
+
+
+def test_a_tutorial_a_task() -> None:
+    assert [f"tutorials/{name}.md" for name in tasks.names()] == TUTORIALS
+
+
+@pytest.mark.parametrize("name", TUTORIALS)
+def test_a_tutorial_runs(name: str, run: object, shared: Path) -> None:
+    pages.tutorial(Path(name).stem, shared)
+
+
+@pytest.mark.parametrize("name", [name for name in RUN if name not in (*TUTORIALS, HUB)])
+def test_a_page_runs(name: str, run: object, shared: Path, tmp_path: Path) -> None:
+    pages.play(pages.DOCS / name, tmp_path, shared)
+
+
+def test_the_page_of_the_hub_runs(shared: Path, tmp_path: Path) -> None:
+    (tmp_path / "page").mkdir()
+    with serving() as hub:
+        home = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}
+        pages.play(pages.DOCS / HUB, tmp_path / "page", shared, home)
