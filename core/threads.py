@@ -20,8 +20,12 @@ def budget(requested: int | None = None) -> int:
         if requested < 1:
             raise UsageError("--threads", f"must be at least 1, not {requested}")
         return requested
-    quota = cgroup_cpus()
-    return affinity_cpus() if quota is None else max(1, min(affinity_cpus(), math.ceil(quota)))
+    return shared(affinity_cpus(), cgroup_cpus())
+
+
+def shared(affinity: int, quota: float | None) -> int:
+    """Threads for so many processors and so much of their time; a started processor counts whole."""
+    return affinity if quota is None else max(1, min(affinity, math.ceil(quota)))
 
 
 def affinity_cpus() -> int:
@@ -34,20 +38,24 @@ def cgroup_cpus(root: Path = CGROUP, own: Path = OWN_CGROUP) -> float | None:
 
     A limit of any group above the process holds. `own` names its groups, one a line: "0::/path", "4:cpu,cpuacct:/path".
     """
-    return min((quota for group in _groups(root, own) if (quota := _quota(group)) is not None), default=None)
+    quotas = (_quota(group) for group in groups(root, own, "cpu"))
+    return min((quota for quota in quotas if quota is not None), default=None)
 
 
-def _groups(root: Path, own: Path) -> Iterator[Path]:
-    """Folders of the groups that the process is in. In a container they may be mounted as if they were the roots."""
-    places = {"": PurePosixPath("/"), "cpu": PurePosixPath("/")}
+def groups(root: Path, own: Path, controller: str) -> Iterator[Path]:
+    """Folders of the groups that limit a process: v2's, and v1's of one controller ("cpu", "memory").
+
+    In a container they may be mounted as if they were the roots.
+    """
+    places = {"": PurePosixPath("/"), controller: PurePosixPath("/")}
     with suppress(OSError, ValueError):
         for line in own.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
-            if controllers == "" or "cpu" in controllers.split(","):
-                places["cpu" if controllers else ""] = PurePosixPath(path)
-    for controller, place in places.items():
+            if controllers == "" or controller in controllers.split(","):
+                places[controller if controllers else ""] = PurePosixPath(path)
+    for mounted, place in places.items():
         for above in (place, *place.parents):
-            yield root / controller / above.relative_to("/")
+            yield root / mounted / above.relative_to("/")
 
 
 def _quota(group: Path) -> float | None:
