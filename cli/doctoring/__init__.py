@@ -1,0 +1,1 @@
+"""What `headway doctor` looks at: facts of the machine, and one file per subject that judges them."""
