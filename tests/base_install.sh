@@ -7,8 +7,13 @@ for heavy in torch onnxruntime transformers onnx; do
     if grep -qi "^$heavy==" <<<"$installed"; then echo "a base install brought $heavy" >&2; exit 1; fi
 done
 cd "$(mktemp -d)"
-"$bin/headway" doctor >/dev/null
 set +e
+message=$("$bin/headway" doctor 2>&1)
+code=$?
+if [ "$code" != 5 ] || ! grep -q "pip install 'headway\[cpu\]'" <<<"$message"; then
+    echo "doctor without an engine: exit code $code, $message" >&2
+    exit 1
+fi
 message=$("$bin/headway" train text-classification --model m --train t.jsonl --output o 2>&1)
 code=$?
 set -e

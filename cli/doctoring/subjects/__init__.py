@@ -1,0 +1,1 @@
+"""One file per subject; `doctoring/base.py` says what each defines."""
