@@ -1,9 +1,8 @@
-"""Measure subjects side by side: fresh processes, in turns, same threads, same texts, answers checked."""
+"""Measure subjects side by side: fresh processes, in turns, same threads, same inputs, answers checked."""
 
 from __future__ import annotations
 
-import platform
-import statistics
+import hashlib
 import subprocess
 import tempfile
 import time
@@ -14,11 +13,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from headway.bench.peers.base import Setting, Wanted, load_peer
+from headway.bench import answers as compared
+from headway.bench import roofline
+from headway.bench.answers import Agreement, Answers
+from headway.bench.machine import machine
+from headway.bench.peers.base import Wanted, bytes_on_disk, load_peer
+from headway.bench.record import Record, Round, Row
 from headway.bench.worker import DONE, FIRST, Job, Measured, versions
-from headway.core import hardware, threads
 from headway.core.errors import GateError, MeasurementError
 from headway.core.progress import Progress, silent
 
@@ -27,6 +29,8 @@ AGREEMENT = 0.95
 variants were proven when they were exported; their share is reported"""
 COSINE = 0.995
 """the same where answers are vectors: mean cosine with the first subject's"""
+SHARES = (0.25, 0.5, 0.75)
+"""of what the first subject answers in a second, as rates of arrival where none are asked for"""
 SOURCE = Path(__file__).parents[1]
 """the folder that is `headway`"""
 START = (
@@ -34,9 +38,6 @@ START = (
     "headway.__path__ = [sys.argv.pop()]; from headway.bench.{module} import main; main()"
 )
 """starts a worker in any interpreter, whether headway is installed there or not"""
-
-Answers = list[str] | NDArray[np.float32]
-"""labels, or vectors (N, D)"""
 
 
 @dataclass(frozen=True)
@@ -49,110 +50,91 @@ class SubjectName:
         return f"{self.peer} {self.precision}"
 
 
-class Figure(msgspec.Struct, frozen=True):
-    """Median over the rounds, with the smallest and the largest."""
+@dataclass(frozen=True)
+class Plan:
+    """How long to measure."""
 
-    median: float
-    least: float
-    most: float
-
-
-class Row(msgspec.Struct, frozen=True):
-    """One subject's figures."""
-
-    subject: str
-    latency_ms: Figure
-    """median of one text at a time"""
-    latency_p95_ms: Figure
-    latency_p99_ms: Figure
-    throughput: Figure
-    """texts a second"""
-    cold_start_s: Figure
-    """from process start to first answer"""
-    memory_mb: Figure
-    """largest resident size"""
-    agreement: float
-    """share of answers equal to the first subject's; of vectors the mean cosine with them"""
-    least_cosine: float | None
-    """of vectors: of the text whose answers differ most"""
-    setting: Setting
-    """of the fastest round"""
-    versions: dict[str, str]
-    """libraries of its interpreter that are not the record's"""
-
-
-class Record(msgspec.Struct, frozen=True):
-    """A whole comparison, with what is needed to understand it."""
-
-    rows: list[Row]
-    texts: int
-    one_by_one: int
-    rounds: int
-    threads: int
-    max_length: int
-    """tokens that texts were cut to"""
-    machine: dict[str, Any]
-    versions: dict[str, str]
-    bundle_seal: str
-
-
-class _Agreement(NamedTuple):
-    """With the first subject's answers."""
-
-    figure: float
-    """share of equal labels, or mean cosine"""
-    least: float | None = None
-    """least cosine"""
+    one_by_one: int = 200
+    """inputs that are also answered one at a time"""
+    rounds: int = 5
+    """fresh processes of each subject"""
+    seconds: float = 0.0
+    """of each rate of arrivals; 0: no load"""
+    rates: Sequence[float] = ()
+    """arrivals a second; none: `SHARES` of what the first subject answers"""
 
 
 class _Run(NamedTuple):
     """One process's."""
 
-    cold: float
-    """seconds from its start to its first answer"""
-    measured: Measured
-    agreement: _Agreement
+    round: Round
+    versions: dict[str, str]
+    agreement: Agreement
 
 
 def compare(
+    task: str,
     subjects: Sequence[SubjectName],
-    texts: Sequence[str],
+    inputs: Sequence[Any],
     wanted: Wanted,
+    plan: Plan,
     *,
+    examples: Sequence[Any] = (),
     bundle_seal: str,
-    one_by_one: int = 300,
-    rounds: int = 3,
     progress: Progress = silent,
 ) -> Record:
-    """Run every subject `rounds` times, taking turns, each time in a fresh process.
+    """Run every subject in every round, taking turns, each time in a fresh process.
 
-    Raises GateError if a peer's answers differ too much, MeasurementError if its process fails.
+    Args:
+        inputs: as `answers.given` has them.
+        examples: the same with gold answers, where quality is to be measured.
+    Raises:
+        GateError: a peer's answers differ too much.
+        MeasurementError: a process ended without a result.
     """
     runs: dict[SubjectName, list[_Run]] = {s: [] for s in subjects}
-    turns = [s for _ in range(rounds) for s in subjects]
+    turns = [s for _ in range(plan.rounds) for s in subjects]
+    quality: dict[SubjectName, dict[str, float]] = {}
+    disk: dict[SubjectName, float] = {}
     expected: Answers | None = None
     with tempfile.TemporaryDirectory() as folder:
         models = _prepared(subjects, wanted, Path(folder))
-        vectors = Path(folder) / "vectors.npy"
+        vectors = str(Path(folder) / "vectors.npy")
+
+        def job(subject: SubjectName, rates: Sequence[float]) -> Job:
+            model, one_by_one = str(models[subject]), min(plan.one_by_one, len(inputs))
+            return Job(
+                subject.peer, model, subject.precision, wanted, list(inputs), one_by_one, list(rates), plan.seconds, vectors
+            )  # fmt: skip
+
+        rates = plan.rates if plan.seconds else ()
+        if plan.seconds and not rates:
+            capacity = _run(subjects[0], job(subjects[0], ()))[0].round.throughput
+            rates = [float(f"{share * capacity:.2g}") for share in SHARES]
         for subject in progress(turns, "measuring", len(turns)):
-            model = str(models[subject])
-            job = Job(subject.peer, model, subject.precision, wanted, list(texts), one_by_one, str(vectors))
-            cold, measured, answers = _run(subject, job)
+            measured, answers = _run(subject, job(subject, rates))
             expected = answers if expected is None else expected
-            agreement = _agreement(answers, expected)
+            agreement = compared.agreement(answers, expected)
             if subject.peer != subjects[0].peer:
-                _refuse_other_answers(subject, subjects[0], agreement)
-            runs[subject].append(_Run(cold, measured, agreement))
+                refuse_other_answers(subject, subjects[0], agreement)
+            if subject not in quality:
+                quality[subject] = compared.quality(task, examples, answers) if examples else {}
+                disk[subject] = (
+                    bytes_on_disk(load_peer(subject.peer), models[subject], subject.precision) / 1e6
+                )
+            runs[subject].append(_Run(measured.round, measured.versions, agreement))
     return Record(
-        rows=[_row(subject, runs[subject]) for subject in subjects],
-        texts=len(texts),
-        one_by_one=min(one_by_one, len(texts)),
-        rounds=rounds,
+        task=task,
+        rows=[_row(subject, runs[subject], disk[subject], quality[subject]) for subject in subjects],
+        texts=len(inputs),
+        one_by_one=min(plan.one_by_one, len(inputs)),
         threads=wanted.threads,
         max_length=wanted.max_length,
+        texts_sha256=hashlib.sha256(msgspec.json.encode(list(inputs))).hexdigest(),
         machine=machine(),
         versions=versions(),
         bundle_seal=bundle_seal,
+        peaks=roofline.peaks(wanted.threads),
     )
 
 
@@ -166,8 +148,8 @@ def _prepared(subjects: Sequence[SubjectName], wanted: Wanted, folder: Path) -> 
     return models
 
 
-def _run(subject: SubjectName, job: Job) -> tuple[float, Measured, Answers]:
-    """Seconds from process start to first answer, the figures, and the answers."""
+def _run(subject: SubjectName, job: Job) -> tuple[Measured, Answers]:
+    """The figures, with seconds from process start to first answer, and the answers."""
     begin = time.perf_counter()
     command = started(load_peer(subject.peer).interpreter(), "worker")
     with tempfile.TemporaryFile() as words, tempfile.TemporaryFile() as given:
@@ -180,8 +162,10 @@ def _run(subject: SubjectName, job: Job) -> tuple[float, Measured, Answers]:
                 if line.startswith(FIRST.encode()):
                     cold = time.perf_counter() - begin
                 elif line.startswith(DONE.encode()):
-                    measured = msgspec.json.decode(line[len(DONE) :], type=Measured)
-                    return cold, measured, measured.answers or np.load(job.vectors, allow_pickle=False)
+                    found = msgspec.json.decode(line[len(DONE) :], type=Measured)
+                    done = msgspec.structs.replace(found.round, cold_start_s=cold)
+                    answers = found.answers or np.load(job.vectors, allow_pickle=False)
+                    return msgspec.structs.replace(found, round=done), answers
         words.seek(0)
         last_words = words.read().decode(errors="replace").strip().splitlines()[-1:]
     raise MeasurementError(str(subject), " ".join(last_words))
@@ -192,58 +176,21 @@ def started(interpreter: str, module: str) -> list[str]:
     return [interpreter, "-c", START.format(module=module), str(SOURCE)]
 
 
-def _agreement(answers: Answers, expected: Answers) -> _Agreement:
-    if isinstance(answers, list) or isinstance(expected, list):
-        return _Agreement(statistics.fmean(a == b for a, b in zip(answers, expected, strict=True)))
-    if answers.shape != expected.shape:
-        return _Agreement(0.0, 0.0)
-    a, b = answers.astype(np.float64), expected.astype(np.float64)
-    cosines = (a * b).sum(-1) / np.maximum(np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1), 1e-12)
-    return _Agreement(float(cosines.mean()), float(cosines.min()))
-
-
-def _refuse_other_answers(subject: SubjectName, first: SubjectName, agreement: _Agreement) -> None:
+def refuse_other_answers(subject: SubjectName, first: SubjectName, agreement: Agreement) -> None:
+    """Raise GateError if a peer's answers are too few of the first subject's."""
     name, limit = ("agreement", AGREEMENT) if agreement.least is None else ("mean cosine", COSINE)
     if not agreement.figure >= limit:  # what is no number is refused too
         raise GateError("benchmark", str(subject), f"{name} with {first}", agreement.figure, limit)
 
 
-def _row(subject: SubjectName, runs: Sequence[_Run]) -> Row:
-    all_measured = [run.measured for run in runs]
-    agreement = min(run.agreement for run in runs)
-    here = versions()
+def _row(subject: SubjectName, runs: Sequence[_Run], disk_mb: float, quality: dict[str, float]) -> Row:
+    agreement, here = min(run.agreement for run in runs), versions()
     return Row(
         subject=str(subject),
-        latency_ms=_latency(all_measured, 50),
-        latency_p95_ms=_latency(all_measured, 95),
-        latency_p99_ms=_latency(all_measured, 99),
-        throughput=figure([m.throughput for m in all_measured]),
-        cold_start_s=figure([run.cold for run in runs]),
-        memory_mb=figure([m.memory / 1e6 for m in all_measured]),
+        rounds=[run.round for run in runs],
         agreement=agreement.figure,
         least_cosine=agreement.least,
-        setting=max(all_measured, key=lambda m: m.throughput).setting,
-        versions={k: v for k, v in all_measured[0].versions.items() if here.get(k) != v},
+        disk_mb=disk_mb,
+        quality=quality,
+        versions={k: v for k, v in runs[0].versions.items() if here.get(k) != v},
     )
-
-
-def _latency(all_measured: Sequence[Measured], percentile: int) -> Figure:
-    """In milliseconds, of one text at a time."""
-    return figure([1e3 * float(np.percentile(m.latencies, percentile)) for m in all_measured])
-
-
-def figure(values: Sequence[float]) -> Figure:
-    return Figure(statistics.median(values), min(values), max(values))
-
-
-def machine() -> dict[str, Any]:
-    """What is measured on."""
-    return {
-        "processor": hardware.cpu_name(),
-        "int8": hardware.has_fast_int8(hardware.cpu_flags()),
-        "bf16": hardware.has_fast_bf16(hardware.cpu_flags()),
-        "processors": threads.affinity_cpus(),
-        "cgroup_processors": threads.cgroup_cpus(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-    }

@@ -14,7 +14,9 @@ import msgspec
 import numpy as np
 
 from headway.bench import bandwidth, shapes
-from headway.bench.measure import Figure, figure, machine, started
+from headway.bench.estimates import Figure, figure
+from headway.bench.machine import machine
+from headway.bench.measure import started
 from headway.bench.worker import DONE, versions
 from headway.bench.writers.base import FAMILY, load_writer
 from headway.bench.writing_worker import Answered, Job, Question, Timed

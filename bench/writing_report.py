@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from headway.bench.measure import Figure
+from headway.bench.estimates import Figure
 from headway.bench.writing import OWN, Record, Row
 
 

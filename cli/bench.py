@@ -1,26 +1,30 @@
-"""headway bench: a bundle's latency, throughput, cold start and memory, beside peers."""
+"""headway bench: a bundle's latency, throughput, cold start and memory, beside peers; and two such records compared."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 import msgspec
+from cyclopts import App
 
-from headway.bench import measure, report
+from headway.bench import compare as changes
+from headway.bench import measure, mixes, record, roofline
+from headway.bench.inputs import of_lengths, read_inputs
 from headway.bench.peers.base import Peer, Wanted, load_peer
-from headway.cli.screen import bar, say
-from headway.core import data, files, hub
-from headway.core.errors import CheckpointError, DataError, UnavailableError, UsageError
+from headway.bench.report.html import page
+from headway.bench.report.markdown import markdown
+from headway.bench.report.tables import shown
+from headway.cli.screen import bar, say, table
+from headway.core import files, hub
+from headway.core.errors import CheckpointError, GateError, UsageError
 from headway.core.manifest import Bundle
 from headway.core.threads import budget
 
-MEASURED = ("text-classification", "sentence-embedding")
-"""tasks whose answers are compared: labels, vectors"""
+bench = App(name="bench", help_format="plaintext", result_action="return_value")
 
 
-def bench(
+@bench.default
+def run(
     bundle: Path,
     /,
     *,
@@ -31,8 +35,11 @@ def bench(
     max_length: int | None = None,
     threads: int | None = None,
     texts: int = 2000,
-    one_by_one: int = 300,
-    rounds: int = 3,
+    one_by_one: int = 200,
+    rounds: int = 5,
+    rates: str | None = None,
+    seconds: float = 3.0,
+    lengths: str | None = None,
     columns: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -43,13 +50,14 @@ def bench(
     bundle
         folder that `headway export` wrote, or OWNER/NAME@COMMIT on the hub
     output
-        folder for results.json and report.md
+        folder for results.json (every sample), report.html and report.md
     input
-        texts to measure on: .jsonl, .csv, .parquet, or .txt with a text a line; none: headway's own support messages
+        texts to measure on, as `headway predict` takes them, or .txt with a text a line; quality is measured where
+        they have gold answers; none: headway's own support messages
     against
-        peers, separated by commas: torch (the Transformers pipeline); of sentence-embedding also
-        sentence-transformers, tokenizers-onnxruntime, openvino-direct, ctranslate2, optimum-onnx. Each in all its
-        precisions, or in one: torch/bf16
+        peers, separated by commas: torch (the Transformers pipeline, or `generate()`); of sentence-embedding also
+        sentence-transformers, tokenizers-onnxruntime, openvino-direct, ctranslate2, fastembed, optimum-onnx. Each in
+        all its precisions, or in one: torch/bf16, torch/fp32-compiled
     checkpoint
         the checkpoint that the bundle was made from, which some peers run
     max_length
@@ -62,6 +70,13 @@ def bench(
         how many of them are also answered one at a time
     rounds
         fresh processes a subject
+    rates
+        requests a second that arrive whether the ones before were answered or not, separated by commas; none: a
+        quarter, a half and three quarters of what the bundle's first variant answers
+    seconds
+        how long each rate lasts; 0: no load
+    lengths
+        instead of an input: texts of so many tokens, with shares, as 16:0.7,64:0.2,256:0.1
     columns
         names of fields in the file, as text=body
     overwrite
@@ -70,33 +85,70 @@ def bench(
     for option, value in (("--texts", texts), ("--one-by-one", one_by_one), ("--rounds", rounds)):
         if value < 1:
             raise UsageError(option, f"must be at least 1, not {value}")
+    if seconds < 0:
+        raise UsageError("--seconds", f"must be at least 0, not {seconds:g}")
     files.refuse_taken(output, overwrite)
     bundle = hub.located(bundle)
     manifest = Bundle.read(bundle)
-    if manifest.task not in MEASURED:
-        raise UnavailableError(
-            f"headway bench for {manifest.task}", f"this version measures {' and '.join(MEASURED)}"
-        )
     wanted = _wanted(manifest, threads, max_length)
     if checkpoint is not None:
         _same_model(manifest, checkpoint)
     subjects = _subjects("headway", bundle, checkpoint, manifest.task)
     for name in against.split(",") if against else []:
         subjects += _subjects(name, bundle, checkpoint, manifest.task)
-    record = measure.compare(
+    if lengths is not None and input is not None:
+        raise UsageError("--lengths", "is instead of --input")
+    inputs, gold = (
+        read_inputs(manifest, input, columns, texts)
+        if lengths is None
+        else (of_lengths(bundle, manifest, lengths, texts), ())
+    )
+    found = measure.compare(
+        manifest.task,
         subjects,
-        _texts(input, columns, texts),
+        inputs,
         wanted,
+        measure.Plan(one_by_one, rounds, seconds, _rates(rates)),
+        examples=gold,
         bundle_seal=manifest.seal,
-        one_by_one=one_by_one,
-        rounds=rounds,
         progress=bar,
     )
+    counted = mixes.tokens(bundle, inputs, wanted.max_length)
+    found = msgspec.structs.replace(found, work=roofline.work(bundle, counted))
     with files.whole_folder(output, overwrite) as folder:
-        (folder / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(record)) + b"\n")
-        (folder / "report.md").write_text(report.markdown(record), encoding="utf-8")
-    print(report.markdown(record))
+        (folder / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
+        (folder / "report.md").write_text(markdown(found), encoding="utf-8")
+        (folder / "report.html").write_text(page(found), encoding="utf-8")
+    print(markdown(found))
     say(f"results: {output}")
+
+
+@bench.command
+def compare(old: Path, new: Path, /, *, by: str | None = None, tolerance: float = changes.TOLERANCE) -> None:
+    """Tell what became slower or larger from one record to another, beyond chance; exit code 4 if anything did.
+
+    Parameters
+    ----------
+    old
+        results.json of a run before, or the folder that holds it
+    new
+        of the run after, on the same texts with the same threads
+    by
+        a peer in both records to which figures are related, as "torch fp32"; none: the first that both have
+    tolerance
+        share by which a figure may become worse
+    """
+    if tolerance < 0:
+        raise UsageError("--tolerance", f"must be at least 0, not {tolerance:g}")
+    before, after = (record.read(p / "results.json" if p.is_dir() else p) for p in (old, new))
+    found = changes.compare(before, after, by, tolerance)
+    rows = [(c.subject, c.figure, shown(c.ratio, 3), c.verdict) for c in found]
+    print(table(("subject", "figure", "new / old (95 %)", "verdict"), rows))
+    worse = [c for c in found if c.verdict == "worse"]
+    if worse:
+        worst = max(worse, key=lambda c: c.ratio.low)
+        what = f"{worst.figure}, new / old, at least"
+        raise GateError("regression", worst.subject, what, worst.ratio.low, 1 + tolerance)
 
 
 def _wanted(manifest: Bundle, threads: int | None, max_length: int | None) -> Wanted:
@@ -111,7 +163,19 @@ def _wanted(manifest: Bundle, threads: int | None, max_length: int | None) -> Wa
         max_length=length,
         pad_id=manifest.pad_id,
         pooling=str(manifest.settings.get("pooling", "mean")),
+        labels=manifest.labels,
+        settings=manifest.settings,
     )
+
+
+def _rates(asked: str | None) -> list[float]:
+    try:
+        found = [float(rate) for rate in asked.split(",")] if asked else []
+    except ValueError:
+        found = [-1.0]
+    if not all(0 < rate < float("inf") for rate in found):
+        raise UsageError("--rates", f"wants numbers of requests a second, as 20,50; got '{asked}'")
+    return found
 
 
 def _subjects(asked: str, bundle: Path, checkpoint: Path | None, task: str) -> list[measure.SubjectName]:
@@ -122,8 +186,9 @@ def _subjects(asked: str, bundle: Path, checkpoint: Path | None, task: str) -> l
         raise UsageError("--against", f"{name} is measured at {', '.join(peer.TASKS)}, not {task}")
     model = _model(name, peer, bundle, checkpoint)
     known = peer.precisions(model)
-    if precision and precision not in known:
-        raise UsageError("--against", f"{name} has no '{precision}'; it has {', '.join(known)}")
+    known_by_name = [*known, *getattr(peer, "BY_NAME", ())]
+    if precision and precision not in known_by_name:
+        raise UsageError("--against", f"{name} has no '{precision}'; it has {', '.join(known_by_name)}")
     return [measure.SubjectName(name, p, model) for p in ([precision] if precision else known)]
 
 
@@ -144,28 +209,3 @@ def _same_model(manifest: Bundle, checkpoint: Path) -> None:
     )  # another's bundle need not say; answers are compared in any case
     if known is not None and files.sha256_of_weights(checkpoint) != known:
         raise UsageError("--checkpoint", "is not the checkpoint that the bundle was made from")
-
-
-def _texts(file: str | None, columns: str | None, most: int) -> Sequence[str]:
-    """The first of them."""
-    source = file or str(Path(__file__).parents[1] / "examples" / "support" / "train.jsonl")
-    if source.endswith(".txt"):
-        return _lines(Path(source))[:most]
-    records = data.read(source, data.parse_columns(columns))
-    return [record.text("text") for record in islice(records, most)]
-
-
-def _lines(path: Path) -> list[str]:
-    """The file's texts, one a line, without empty lines. Raises DataError."""
-    try:
-        with path.open(encoding="utf-8") as stream:
-            lines = [line.rstrip("\n") for line in stream]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read: {error}", file=str(path)) from error
-    found = [line for line in lines if line.strip()]
-    for number, line in enumerate(lines, start=1):
-        if line.strip() and (problem := data.text_problem(line)) is not None:
-            raise DataError(problem, file=str(path), line=number)
-    if not found:
-        raise DataError("holds no records", file=str(path))
-    return found

@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import cast
 
-from headway.cli.bench import bench
+from headway.cli.bench import run as bench
 from headway.cli.needs import needs
 from headway.cli.screen import bar, percent, say, table
 from headway.core import files

@@ -19,6 +19,7 @@ VERBS = {
     "export": "Turn a checkpoint into a bundle of proven variants.",
     "predict": "Predict every record of a file with a bundle.",
     "bench": "Measure a bundle's speed and memory, beside peers.",
+    "tune": "Find how to run a bundle here for a latency and a rate.",
     "index": "Build, change, search and cluster an index of passages.",
     "run": "Train and evaluate as a recipe says.",
     "push": "Upload a bundle to a Hugging Face Hub.",

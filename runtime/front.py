@@ -33,9 +33,9 @@ SPECIAL_TOKENS = 2
 class Front:
     """Answers single requests by batches: `async with Front(pipe) as front: result = await front(text)`.
 
-    One worker thread reads, tokenizes and runs; the event loop only waits. Requests may come from any number of
+    A worker thread reads, tokenizes and runs; the event loop only waits. Requests may come from any number of
     event loops and threads. They are taken in the order in which they came; those with other settings wait for
-    the next batch. A batch starts when the worker is free and
+    the next batch. A batch starts when a worker is free and
 
     - the front is eager (nothing is gained by an idle engine), or
     - its token budget is full, or
@@ -47,7 +47,8 @@ class Front:
         pipe: Pipeline,
         *,
         deadline_ms: float = DEADLINE_MS,
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
+        workers: int | None = None,
         queue: int = QUEUE,
         patience_ms: float = PATIENCE_MS,
         eager: bool = True,
@@ -56,16 +57,24 @@ class Front:
         Args:
             deadline_ms: milliseconds that a request waits for neighbours, at most, in front of an idle engine;
                 of no effect where the front is eager.
-            batch_tokens: tokens in a batch, about; one request may be longer.
+            batch_tokens: tokens in a batch, about; one request may be longer. None: as the pipeline's plan has it, or 2048.
+            workers: threads that each answer batches by themselves; more than one is of use for a pipeline that was
+                opened with threads=1. None: as the pipeline's plan has it, or 1.
             queue: requests that may wait; more must wait for a place.
             patience_ms: milliseconds that a request waits for a place, at most.
             eager: start what is there when the engine is idle, without waiting for neighbours.
         Raises:
             UsageError: a number that makes no sense.
         """
+        plan = getattr(pipe, "plan", None)
+        if batch_tokens is None:
+            batch_tokens = BATCH_TOKENS if plan is None else plan.front_tokens
+        if workers is None:
+            workers = 1 if plan is None else plan.workers
         for name, value, least in (
             ("deadline_ms", deadline_ms, 0),
             ("batch_tokens", batch_tokens, 1),
+            ("workers", workers, 1),
             ("queue", queue, 1),
             ("patience_ms", patience_ms, 0),
         ):
@@ -78,7 +87,7 @@ class Front:
         self._outside: OrderedDict[_Request, None] = OrderedDict()  # those that want a place
         self._changed = Condition()
         self._closed = False
-        self._worker: Thread | None = None
+        self._count, self._workers = workers, list[Thread]()
 
     async def __call__(self, given: Input, **settings: Any) -> Result:
         """Predict one input. To cancel the call takes the request out of the queue; its neighbours do not notice.
@@ -112,20 +121,22 @@ class Front:
             refused = [] if drain else [*self._queue, *self._outside]
             for request in refused:
                 self._leave(request)
-            self._changed.notify()
+            self._changed.notify_all()
         for request in refused:
             if request.answer.set_running_or_notify_cancel():
                 request.answer.set_exception(_closed())
-        if self._worker is not None:
-            await asyncio.to_thread(self._worker.join)
+        for worker in self._workers:
+            await asyncio.to_thread(worker.join)
 
     def _enter(self, request: _Request) -> None:
         with self._changed:
             if self._closed:
                 raise _closed()
-            if self._worker is None:
-                self._worker = Thread(target=self._work, name="headway-front", daemon=True)
-                self._worker.start()
+            if not self._workers:
+                names = [f"headway-front-{i}" for i in range(self._count)]
+                self._workers = [Thread(target=self._work, name=name, daemon=True) for name in names]
+                for worker in self._workers:
+                    worker.start()
             self._outside[request] = None
             self._admit()
             self._changed.notify()

@@ -12,7 +12,7 @@ from headway.core import hub, manifest, tasks
 from headway.core.errors import BundleError, UnavailableError, UsageError
 from headway.core.tasks import EncoderTask, Spec, Task
 from headway.core.threads import budget as thread_budget
-from headway.runtime import choice
+from headway.runtime import choice, tuned
 from headway.runtime.backends.base import engines_for, load_engine
 from headway.runtime.cache import Cache
 from headway.runtime.generation.engine import Engine
@@ -33,7 +33,7 @@ def load(
     backend: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     cache: int = 0,
 ) -> Pipeline:
     """Open a bundle for prediction.
@@ -45,8 +45,9 @@ def load(
         precision: name of a variant, or "auto": the fastest variant and engine here. That is measured at the first
             call and remembered in the user's cache folder. With HEADWAY_CACHE=off in the environment, and for models
             that write, it is int8 where the bundle has it and 8-bit products are fast, else fp32, on the first engine.
+            Where `headway tune` has left a plan for this machine beside the bundle, that is followed.
         threads: for tokenizer, engine and kernels together; None: all that affinity and cgroup leave.
-        batch_tokens: padded tokens in a batch, at most (one text may be longer).
+        batch_tokens: padded tokens in a batch, at most (one text may be longer); None: the plan's, or 512.
         cache: inputs whose answers are kept, those last used; a model that writes keeps what it has read of so many
             sources, and of prompts that begin alike.
     Raises:
@@ -55,12 +56,19 @@ def load(
         UnavailableError: no engine for the device, or the engine is not installed; the hub cannot be reached.
     """
     folder = hub.located(bundle)
-    if batch_tokens < 1:
+    if batch_tokens is not None and batch_tokens < 1:
         raise UsageError("--batch-tokens", f"must be at least 1, not {batch_tokens}")
     budget = thread_budget(threads)
     os.environ.setdefault("RAYON_NUM_THREADS", str(budget))  # the tokenizer's pool, made at its first batch
     declared = manifest.Bundle.read(folder)
     declared.verify(folder, [TOKENIZER])
+    plan = None
+    if (device, backend, precision) == ("cpu", "auto", "auto"):
+        plan = tuned.read(folder, declared.seal, budget)
+    if plan is not None:
+        precision, backend, budget = plan.precision, plan.backend, plan.threads
+        batch_tokens = batch_tokens or plan.batch_tokens
+    batch_tokens = batch_tokens or BATCH_TOKENS
     engines, precisions = _engines(backend, device), _precisions(declared, precision)
     task, tokenizer = tasks.load(declared.task), open_tokenizer(folder / TOKENIZER)
     among = choice.candidates(declared, precisions, engines, device)
@@ -71,13 +79,15 @@ def load(
         graphs = choice.Opener(folder, declared, (), device, budget).verified(chosen)
         opened = Engine(graphs, budget, declared.longest, cache)
         spec = _spec(folder, task, declared, chosen, tokenizer)
-        return GenerationPipeline(declared, chosen, task, spec, tokenizer, opened, batch_tokens)
+        return GenerationPipeline(declared, chosen, task, spec, tokenizer, opened, batch_tokens, plan)
     encoder = cast(EncoderTask, task)
     opener = choice.Opener(folder, declared, encoder.READ, device, budget)
     (chosen, engine), model = choice.choose(among, opener)
     spec = _spec(folder, task, declared, chosen, tokenizer)
     kept = Cache(cache) if cache else None
-    return EncoderPipeline(declared, chosen, encoder, spec, tokenizer, model, batch_tokens, kept, engine)
+    return EncoderPipeline(
+        declared, chosen, encoder, spec, tokenizer, model, batch_tokens, kept, engine, plan
+    )
 
 
 def _spec(folder: Path, task: Task, declared: manifest.Bundle, variant: str, tokenizer: Any) -> Spec:

@@ -21,6 +21,7 @@ from headway.runtime.plan import BATCH_TOKENS, plan
 from headway.runtime.ragged import Ragged
 from headway.runtime.tasks import base as decoders
 from headway.runtime.tasks import sentence_embedding
+from headway.runtime.tuned import Plan
 
 WINDOW = 2048
 """inputs that `stream` reads ahead, to group them by length"""
@@ -32,7 +33,17 @@ Input = str | tuple[str, ...] | Mapping[str, Any]
 class Pipeline(ABC):
     """An opened bundle. Safe to share between threads. Made by `headway.runtime.load`."""
 
-    def __init__(self, manifest: Bundle, precision: str, task: Task, spec: Spec, tokenizer: Any) -> None:
+    def __init__(
+        self,
+        manifest: Bundle,
+        precision: str,
+        task: Task,
+        spec: Spec,
+        tokenizer: Any,
+        plan: Plan | None = None,
+    ) -> None:
+        """`plan`: the one that was followed, for a front that follows it, too."""
+        self.plan = plan
         self.manifest, self.precision, self.task, self.spec = manifest, precision, task, spec
         self._tokenizer = tokenizer
         self._tokenizing = Lock()  # tasks set the tokenizer's truncation
@@ -89,9 +100,10 @@ class EncoderPipeline(Pipeline):
         batch_tokens: int = BATCH_TOKENS,
         cache: Cache | None = None,
         engine: str | None = None,
+        plan: Plan | None = None,
     ) -> None:
         """`engine`: name of the backend, where it has one."""
-        super().__init__(manifest, precision, task, spec, tokenizer)
+        super().__init__(manifest, precision, task, spec, tokenizer, plan)
         self._encoder_task, self._backend, self._batch_tokens = task, backend, batch_tokens
         self.cache, self.engine = cache, engine
 

@@ -29,20 +29,23 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     pad_id: int
     pooling: str
     """sentence-embedding: how token vectors become one, where the model itself does not say: cls, mean or max"""
+    labels: list[str] = []
+    settings: dict[str, Any] = {}
+    """the bundle's, of its task"""
 
 
 class Subject(Protocol):
-    """An opened model. Answers are labels, or vectors (N, D)."""
+    """An opened model. Inputs are those of `answers.given`, with tuples for lists; answers those of `answers.Answers`."""
 
     SETTINGS: Sequence[Setting]
     """ways to run `many`, of which the fastest is measured"""
 
-    def one(self, text: str) -> Any:
-        """The answer for one text."""
+    def one(self, given: Any) -> Any:
+        """The answer to one input."""
         ...
 
-    def many(self, texts: Sequence[str], **setting: Any) -> Any:
-        """Answers in the order of the texts."""
+    def many(self, inputs: Sequence[Any], **setting: Any) -> Any:
+        """Answers in the order of the inputs."""
         ...
 
 
@@ -68,6 +71,16 @@ class Peer(Protocol):
     def open_subject(self, model: Path, precision: str, wanted: Wanted) -> Subject:
         """Open a model in this process."""
         ...
+
+
+def bytes_on_disk(peer: Peer, model: Path, precision: str) -> int:
+    """Of what a peer opens: as it says itself, or the weights and the tokenizer in a folder and in its fp32 graph's."""
+    own = getattr(peer, "bytes_on_disk", None)
+    if own is not None:
+        return int(own(model, precision))
+    kinds = (".safetensors", ".bin", ".onnx", ".data", "tokenizer.json")
+    files = [p for folder in (model, model / "fp32") if folder.is_dir() for p in folder.iterdir()]
+    return sum(p.stat().st_size for p in files if p.is_file() and p.name.endswith(kinds))
 
 
 def load_peer(name: str) -> Peer:

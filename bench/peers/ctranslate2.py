@@ -27,7 +27,7 @@ def precisions(model: Path) -> list[str]:
     require(
         ("ctranslate2", "torch", "transformers"),
         "CTranslate2 with PyTorch",
-        "pip install 'headway[train,bench]'",
+        "pip install 'headway[train,peers]'",
     )
     return ["float32", "int8"]
 

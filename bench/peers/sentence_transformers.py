@@ -14,7 +14,7 @@ NEEDS_CHECKPOINT = True
 
 
 def precisions(model: Path) -> list[str]:
-    require(("torch", "sentence_transformers"), "sentence-transformers", "pip install 'headway[train,bench]'")
+    require(("torch", "sentence_transformers"), "sentence-transformers", "pip install 'headway[train,peers]'")
     return halves()
 
 

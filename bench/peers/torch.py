@@ -1,4 +1,4 @@
-"""The Transformers pipeline in PyTorch, fp32 and bf16 weights."""
+"""PyTorch with Transformers, fp32 and bf16 weights, compiled where asked for: its pipelines, and `generate()`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,18 @@ import numpy as np
 
 from headway.bench.peers.base import Setting, Wanted, halves, order, require
 
-TASKS = ("text-classification", "sentence-embedding")
+TASKS = (
+    "text-classification",
+    "token-classification",
+    "sentence-embedding",
+    "text-ranking",
+    "text2text-generation",
+    "text-generation",
+)
 NEEDS_CHECKPOINT = True
+COMPILED = "-compiled"
+BY_NAME = tuple(precision + COMPILED for precision in ("fp32", "bf16"))
+"""measured only where they are asked for, as torch.compile takes minutes"""
 
 
 def precisions(model: Path) -> list[str]:
@@ -28,21 +38,137 @@ def prepared(model: Path, precision: str, wanted: Wanted, folder: Path) -> Path:
     return model
 
 
-def open_subject(model: Path, precision: str, wanted: Wanted) -> Labels | Vectors:
+def open_subject(model: Path, precision: str, wanted: Wanted) -> Any:
     import torch
-    from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
+    import transformers
 
     torch.set_num_threads(wanted.threads)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    cut = {"truncation": True, "max_length": wanted.max_length}
-    if wanted.task == "text-classification":
-        network = AutoModelForSequenceClassification.from_pretrained(model, dtype=dtype, use_safetensors=True)
-        return Labels(pipeline("text-classification", model=network, tokenizer=tokenizer, device="cpu"), cut)
-    body = AutoModel.from_pretrained(model, dtype=dtype, use_safetensors=True)
-    kind = _pooling(wanted.pooling)
-    pipe = pipeline("feature-extraction", model=body, tokenizer=tokenizer, device="cpu", pipeline_class=kind)
-    return Vectors(pipe, {"tokenize_kwargs": cut})
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision.removesuffix(COMPILED)]
+    kind, read = KINDS[wanted.task]
+    network = getattr(transformers, kind).from_pretrained(model, dtype=dtype, use_safetensors=True)
+    if precision.endswith(COMPILED):
+        network.forward = torch.compile(network.forward, dynamic=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    return read(network, tokenizer, wanted)
+
+
+class Piped:
+    """A pipeline of Transformers."""
+
+    SETTINGS: Sequence[Setting] = tuple(
+        {"batch_size": size, "by_length": by_length}
+        for size in (1, 8, 32, 128)
+        for by_length in (False, True)
+    )
+
+    def __init__(self, pipe: Any, cut: dict[str, Any]) -> None:
+        self._pipe, self._cut = pipe, cut
+
+    def one(self, given: Any) -> Any:
+        return self._pipe(self.given(given), **self._cut)
+
+    def given(self, given: Any) -> Any:
+        """An input as the pipeline takes it."""
+        return {"text": given[0], "text_pair": given[1]} if isinstance(given, tuple) else given
+
+    def _answers(self, inputs: Sequence[Any], batch_size: int, by_length: bool) -> list[Any]:
+        places = order(inputs, by_length)
+        answers = self._pipe([self.given(inputs[i]) for i in places], batch_size=batch_size, **self._cut)
+        placed = dict(zip(places, answers, strict=True))
+        return [placed[i] for i in range(len(inputs))]
+
+
+class Labels(Piped):
+    """One label; those that reach their thresholds; or a score."""
+
+    def __init__(self, network: Any, tokenizer: Any, wanted: Wanted) -> None:
+        from transformers import pipeline
+
+        cut: dict[str, Any] = {"truncation": True, "max_length": wanted.max_length}
+        self._ranks = wanted.task == "text-ranking"
+        self._kind = "regression" if self._ranks else wanted.settings.get("kind", "single")
+        if self._kind == "multi":
+            cut["top_k"] = None
+        if self._ranks:
+            cut["function_to_apply"] = "sigmoid"
+        limits = wanted.settings.get("thresholds") or [0.5] * len(wanted.labels)
+        self._limits = dict(zip(wanted.labels, limits, strict=True))
+        super().__init__(
+            pipeline("text-classification", model=network, tokenizer=tokenizer, device="cpu"), cut
+        )
+
+    def many(self, inputs: Sequence[Any], **setting: Any) -> list[Any]:
+        return [self._read(answer) for answer in self._answers(inputs, **setting)]
+
+    def _read(self, answer: Any) -> Any:
+        if self._kind == "multi":
+            return sorted(row["label"] for row in answer if row["score"] >= self._limits[row["label"]])
+        return float(answer["score"]) if self._kind == "regression" else str(answer["label"])
+
+
+class Entities(Piped):
+    def __init__(self, network: Any, tokenizer: Any, wanted: Wanted) -> None:
+        from transformers import pipeline
+
+        tokenizer.model_max_length = wanted.max_length
+        pipe = pipeline("token-classification", model=network, tokenizer=tokenizer, device="cpu")
+        super().__init__(pipe, {"aggregation_strategy": "first", "stride": wanted.settings.get("stride", 0)})
+
+    def many(self, inputs: Sequence[Any], **setting: Any) -> list[Any]:
+        found = self._answers(inputs, **setting)
+        return [[[row["start"], row["end"], row["entity_group"]] for row in rows] for rows in found]
+
+
+class Vectors(Piped):
+    def __init__(self, network: Any, tokenizer: Any, wanted: Wanted) -> None:
+        from transformers import pipeline
+
+        kind = _pooling(wanted.pooling)
+        pipe = pipeline(
+            "feature-extraction", model=network, tokenizer=tokenizer, device="cpu", pipeline_class=kind
+        )
+        super().__init__(pipe, {"tokenize_kwargs": {"truncation": True, "max_length": wanted.max_length}})
+
+    def many(self, inputs: Sequence[Any], **setting: Any) -> Any:
+        return np.stack(self._answers(inputs, **setting))
+
+
+class Texts:
+    """`generate()`, which the pipelines of Transformers 5 have for decoders alone."""
+
+    SETTINGS: Sequence[Setting] = tuple({"batch_size": size, "by_length": True} for size in (1, 8, 32))
+
+    def __init__(self, network: Any, tokenizer: Any, wanted: Wanted) -> None:
+        self._network, self._tokenizer, self._wanted = network.eval(), tokenizer, wanted
+        self._crossed = network.config.is_encoder_decoder
+        tokenizer.padding_side = "right" if self._crossed else "left"
+        tokenizer.truncation_side = tokenizer.padding_side  # of a prompt the end is read
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        own = {name: wanted.settings.get(name) for name in ("max_new_tokens", "num_beams")}
+        self._settings = {name: value for name, value in own.items() if value is not None}
+
+    def one(self, given: Any) -> Any:
+        return self._batch([given])[0]
+
+    def many(self, inputs: Sequence[Any], batch_size: int, by_length: bool) -> list[str]:
+        places = order(inputs, by_length)
+        found: list[str] = [""] * len(inputs)
+        for first in range(0, len(places), batch_size):
+            batch = places[first : first + batch_size]
+            for i, text in zip(batch, self._batch([inputs[i] for i in batch]), strict=True):
+                found[i] = text
+        return found
+
+    def _batch(self, texts: list[str]) -> list[str]:
+        given = self._tokenizer(
+            texts, padding=True, truncation=True, max_length=self._wanted.max_length, return_tensors="pt"
+        )
+        given.pop("token_type_ids", None)
+        written = self._network.generate(**given, do_sample=False, **self._settings)
+        new = written if self._crossed else written[:, given["input_ids"].shape[1] :]
+        found: list[str] = self._tokenizer.batch_decode(new, skip_special_tokens=True)
+        return found
 
 
 def _pooling(pooling: str) -> type:
@@ -67,31 +193,12 @@ def _pooling(pooling: str) -> type:
     return Pooled
 
 
-class TransformersPipeline:
-    SETTINGS: Sequence[Setting] = tuple(
-        {"batch_size": size, "by_length": by_length}
-        for size in (1, 8, 32, 128)
-        for by_length in (False, True)
-    )
-
-    def __init__(self, pipe: Any, cut: dict[str, Any]) -> None:
-        self._pipe, self._cut = pipe, cut
-
-    def one(self, text: str) -> Any:
-        return self._pipe(text, **self._cut)
-
-    def _answers(self, texts: Sequence[str], batch_size: int, by_length: bool) -> list[Any]:
-        places = order(texts, by_length)
-        answers = self._pipe([texts[i] for i in places], batch_size=batch_size, **self._cut)
-        placed = dict(zip(places, answers, strict=True))
-        return [placed[i] for i in range(len(texts))]
-
-
-class Labels(TransformersPipeline):
-    def many(self, texts: Sequence[str], **setting: Any) -> list[str]:
-        return [str(answer["label"]) for answer in self._answers(texts, **setting)]
-
-
-class Vectors(TransformersPipeline):
-    def many(self, texts: Sequence[str], **setting: Any) -> Any:
-        return np.stack(self._answers(texts, **setting))
+KINDS: dict[str, tuple[str, Any]] = {
+    "text-classification": ("AutoModelForSequenceClassification", Labels),
+    "text-ranking": ("AutoModelForSequenceClassification", Labels),
+    "token-classification": ("AutoModelForTokenClassification", Entities),
+    "sentence-embedding": ("AutoModel", Vectors),
+    "text2text-generation": ("AutoModelForSeq2SeqLM", Texts),
+    "text-generation": ("AutoModelForCausalLM", Texts),
+}
+"""class of the model, and how it is asked"""

@@ -25,7 +25,9 @@ from headway.runtime.generation.search import log_probabilities, score, search
 from headway.runtime.generation.texts import Texts
 from headway.runtime.generation.windows import LongSources
 from headway.runtime.pipeline import WINDOW, Input, Pipeline
-from headway.runtime.plan import BATCH_TOKENS, plan
+from headway.runtime.plan import BATCH_TOKENS
+from headway.runtime.plan import plan as batches_of
+from headway.runtime.tuned import Plan
 
 TOKENS_IN_WORD = 4
 """that are looked ahead for each word of a suggestion"""
@@ -47,8 +49,9 @@ class GenerationPipeline(Pipeline):
         tokenizer: Any,
         engine: Engine,
         batch_tokens: int = BATCH_TOKENS,
+        plan: Plan | None = None,
     ) -> None:
-        super().__init__(manifest, precision, task, spec, tokenizer)
+        super().__init__(manifest, precision, task, spec, tokenizer, plan)
         self._engine, self._batch_tokens = engine, batch_tokens
         self._lexicon = Lexicon(tokenizer, engine.vocabulary)
         own = {n: getattr(spec.settings, n, None) for n in ("max_new_tokens", "num_beams")}
@@ -94,7 +97,7 @@ class GenerationPipeline(Pipeline):
         results: list[Any] = [None] * len(sources)
         lengths = np.array([len(ids) for ids in sources]) + (chosen.max_new_tokens or 0)
         rows = max(chosen.num_beams, chosen.num_return_sequences)
-        for batch in plan(lengths, max(1, self._batch_tokens // rows)) if sources else []:
+        for batch in batches_of(lengths, max(1, self._batch_tokens // rows)) if sources else []:
             found = search(self._engine, [sources[i] for i in batch], chosen, self._text, self._lexicon)
             for i, hypotheses in zip(batch.tolist(), found, strict=True):
                 best = hypotheses[0] if hypotheses else Hypothesis("", float("-inf"), [])
@@ -173,7 +176,7 @@ class GenerationPipeline(Pipeline):
         found: list[Any] = [None] * len(pairs)
         lengths = np.array([len(a) + len(b) for a, b in zip(sources, targets, strict=True)])
         most = max(1, min(self._batch_tokens, LOGITS // self._engine.vocabulary))
-        for batch in plan(lengths, most) if pairs else []:
+        for batch in batches_of(lengths, most) if pairs else []:
             start = self.search.decoder_start_token_id or 0
             scores = score(self._engine, [sources[i] for i in batch], [targets[i] for i in batch], start)
             for i, logs in zip(batch.tolist(), scores, strict=True):
@@ -236,7 +239,7 @@ class GenerationPipeline(Pipeline):
             rows, cut = text_generation.rows(examples, self._tokenizer, self.spec, end)
         losses = [0.0] * len(rows)
         lengths = np.array([len(row.ids) for row in rows])
-        for batch in plan(lengths, self._batch_tokens) if rows else []:
+        for batch in batches_of(lengths, self._batch_tokens) if rows else []:
             for i, logits in zip(batch, self._engine.logits([rows[i].ids for i in batch]), strict=True):
                 judged = np.arange(max(1, len(rows[i].ids) - rows[i].marks), len(rows[i].ids))
                 chances = log_probabilities(logits[judged - 1], np.array(rows[i].ids)[judged])
