@@ -64,7 +64,7 @@ class Block:
         return not self.title.startswith(NOT_RUN)
 
     def __str__(self) -> str:
-        return f"{self.page.relative_to(ROOT)}:{self.line}"
+        return f"{self.page.name}:{self.line}"
 
 
 def pages() -> list[Path]:
@@ -153,6 +153,12 @@ def _extra_problem(wanted: str) -> str | None:
         return f"nothing checks the package '{wanted}'"
     unknown = set((match[1] or "cpu").split(",")) - set(metadata("headway").get_all("Provides-Extra") or [])
     return f"headway has no {unknown}" if unknown else None
+
+
+def commands_outside_blocks(page: Path) -> list[str]:
+    """Lines that are code by their indentation alone, where nothing would check them."""
+    text = FENCE.sub("", page.read_text("utf-8"))
+    return re.findall(r"(?m)^ {4,}(?:headway|python|pip|make|torchrun) .*$", text)
 
 
 def check(block: Block) -> None:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from headway.core import tasks, threads
+from headway.core.errors import HeadwayError
 from tests import pages
+from tests.conftest import Run
 from tests.hub_server import TOKEN, serving
 
 NAMES = [p.relative_to(pages.DOCS).as_posix() for p in pages.pages()]
-RUN = [name for name in NAMES if any(b.runs for b in pages.blocks(pages.DOCS / name))]
+RUN = [
+    name for name in NAMES if any(b.runs and b.language != "text" for b in pages.blocks(pages.DOCS / name))
+]
 TUTORIALS = [name for name in RUN if name.startswith("tutorials/")]
 HUB = "how-to/hub.md"
 
 
 @pytest.fixture(autouse=True)
-def one_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More threads than processors make tiny models many times slower."""
+def one_processor(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    """More threads than processors make tiny models many times slower. `run` puts back what a command changes."""
     monkeypatch.setattr(threads, "affinity_cpus", lambda: 1)
 
 
@@ -34,6 +39,27 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_every_block_says_is_so(name: str) -> None:
     for block in pages.blocks(pages.DOCS / name):
         pages.check(block)
+    assert not pages.commands_outside_blocks(pages.DOCS / name)
+
+
+def test_what_is_wrong_is_seen(tmp_path: Path) -> None:
+    wrong = {
+        "```ruby\nputs 1\n```": "unknown language",
+        "```sh\nheadway train text-classification --trian a\n```": "--trian",
+        "```sh\nheadway export c --output b --max-drop 0.1\n```": "needs --eval",
+        "```sh title=\"not run by the tests: x\"\npip install 'headway[nothing]'\n```": "nothing",
+        '```sh title="not run by the tests: x"\ncurl x | tar x\n```': "nothing checks 'curl'",
+        "```python\nfrom headway.runtime import lod\n```": "has no lod",
+        '```toml\ntask = "text-ranking"\n[train]\nepoch = 3\n```': "unknown option 'epoch'",
+        '```json title="a.jsonl"\n{}\n{\n```': "Expecting",
+        "```text\nheadway doctor\n```": "a command in a block of text",
+    }
+    for text, problem in wrong.items():
+        page = tmp_path / "page.md"
+        page.write_text(text)
+        (block,) = pages.blocks(page)
+        with pytest.raises((AssertionError, ValueError, HeadwayError), match=re.escape(problem)):
+            pages.check(block)
 
 
 def test_a_tutorial_a_task() -> None:
@@ -41,12 +67,12 @@ def test_a_tutorial_a_task() -> None:
 
 
 @pytest.mark.parametrize("name", TUTORIALS)
-def test_a_tutorial_runs(name: str, run: object, shared: Path) -> None:
+def test_a_tutorial_runs(name: str, shared: Path) -> None:
     pages.tutorial(Path(name).stem, shared)
 
 
 @pytest.mark.parametrize("name", [name for name in RUN if name not in (*TUTORIALS, HUB)])
-def test_a_page_runs(name: str, run: object, shared: Path, tmp_path: Path) -> None:
+def test_a_page_runs(name: str, shared: Path, tmp_path: Path) -> None:
     pages.play(pages.DOCS / name, tmp_path, shared)
 
 
