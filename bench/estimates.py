@@ -69,10 +69,8 @@ def percentile(rounds: Sequence[Sequence[float]], wanted: float) -> Estimate | N
         return None
     value = float(np.percentile(samples, wanted))
     low, high = _order_statistics(len(samples), wanted / 100)
-    factor = spread([float(np.percentile(r, wanted)) for r in rounds])
-    return Estimate(
-        value, min(float(samples[low]), value / factor), max(float(samples[high]), value * factor)
-    )
+    below, above = reach([float(np.percentile(r, wanted)) for r in rounds])
+    return Estimate(value, min(float(samples[low]), value * below), max(float(samples[high]), value * above))
 
 
 def distributions() -> Any:

@@ -17,6 +17,8 @@ from headway.core.manifest import Bundle
 PRODUCTS = ("MatMul", "Gemm")
 SIZE = 2048
 """rows and columns of the matrices that are multiplied to find the peaks"""
+BYTES = 1 << 30
+"""that are read to find how fast memory is"""
 PASSES = 5
 
 
@@ -61,7 +63,7 @@ def peaks(threads: int) -> Peaks:
             "fp32": _products("MatMul", np.float32, threads),
             "int8": _products("MatMulInteger", np.uint8, threads),
         }
-    return Peaks(operations=found, memory=bandwidth.reading(threads))
+    return Peaks(operations=found, memory=bandwidth.reading(threads, BYTES))
 
 
 def _products(kind: str, dtype: Any, threads: int) -> float:

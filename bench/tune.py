@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -110,17 +110,17 @@ def tune(
     The winner is the way with the lowest 95th percentile under the wanted rate. Raises MeasurementError if none runs.
     """
     first = ways(declared, target, threads)
-    found: dict[Way, float] = {}
+    found: dict[Way, Held] = {}
     for way in progress(first, "trying", len(first)):
-        found[way] = _p95(measure, way, target.rate, SECONDS)
+        found[way] = _held(measure, way, target.rate, SECONDS)
     best = sorted(found, key=found.__getitem__)[:KEPT]
-    if not np.isfinite(found[best[0]]):
+    if not np.isfinite(found[best[0]].p95):
         raise MeasurementError("every way to run the bundle", "none could be measured")
     varied = [w for way in best for w in _batches(way) if w not in found]
     for way in progress(varied, "varying batches", len(varied)):
-        found[way] = _p95(measure, way, target.rate, 2 * SECONDS)
+        found[way] = _held(measure, way, target.rate, 2 * SECONDS)
     for way in best:  # as long as the others
-        found[way] = _p95(measure, way, target.rate, 2 * SECONDS)
+        found[way] = _held(measure, way, target.rate, 2 * SECONDS)
     winner = min((w for w in found if w in {*best, *varied}), key=found.__getitem__)
     replays = [
         measure(winner, [target.rate], 4 * SECONDS)[0] for _ in progress(range(REPLAYS), "replaying", REPLAYS)
@@ -136,16 +136,17 @@ def tune(
 
 def highest_rate(measure: Measure, way: Way, target: Target, met: bool) -> float:
     """The highest rate, to a few percent, at which the 95th percentile is the wanted one; 0 if there is none."""
+    wanted = Held(False, target.p95_ms)
     low, high = (target.rate, target.rate * MOST) if met else (target.rate / MOST, target.rate)
-    if not met and _p95(measure, way, low, 2 * SECONDS) > target.p95_ms:
+    if not met and _held(measure, way, low, 2 * SECONDS) > wanted:
         return 0.0
     if met:  # the range first
-        while low < high and _p95(measure, way, 2 * low, SECONDS) <= target.p95_ms:
+        while low < high and _held(measure, way, 2 * low, SECONDS) <= wanted:
             low *= 2
         high = min(2 * low, high)
     for _ in range(STEPS):
         middle = float(np.sqrt(low * high))
-        if _p95(measure, way, middle, SECONDS) <= target.p95_ms:
+        if _held(measure, way, middle, SECONDS) <= wanted:
             low = middle
         else:
             high = middle
@@ -158,13 +159,21 @@ def _batches(way: Way) -> Iterator[Way]:
             yield msgspec.structs.replace(way, batch_tokens=batch, front_tokens=together)
 
 
-def _p95(measure: Measure, way: Way, rate: float, seconds: float) -> float:
-    """In milliseconds; infinite for a way that cannot run, or leaves requests unanswered."""
+class Held(NamedTuple):
+    """What a way holds under a load; the least is best."""
+
+    overloaded: bool
+    """whether requests were left unanswered"""
+    p95: float
+    """milliseconds; infinite for a way that cannot run"""
+
+
+def _held(measure: Measure, way: Way, rate: float, seconds: float) -> Held:
     try:
         (load,) = measure(way, [rate], seconds)
     except MeasurementError:
-        return float("inf")
-    return float("inf") if load.unanswered else float(np.percentile(load.latencies_ms, 95))
+        return Held(True, float("inf"))
+    return Held(load.unanswered > 0, float(np.percentile(load.latencies_ms, 95)))
 
 
 class Journal:

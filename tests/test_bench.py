@@ -2,28 +2,51 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
-from headway.bench import measure, report
-from headway.bench.measure import SubjectName, compare
+from headway.bench import answers, measure, record, roofline
+from headway.bench.measure import Plan, SubjectName, compare
 from headway.bench.peers import optimum_onnx
 from headway.bench.peers.base import Wanted, halves, load_peer
+from headway.bench.report.markdown import markdown
 from headway.cli.bench import _same_model
-from headway.core.errors import BundleError, GateError, MeasurementError, UnavailableError, UsageError
+from headway.core.data import Record
+from headway.core.errors import (
+    BundleError,
+    DataError,
+    GateError,
+    MeasurementError,
+    UnavailableError,
+    UsageError,
+)
 from headway.core.manifest import Bundle
+from headway.core.tasks import text_classification
 from tests.conftest import Run, records, write_jsonl
 
 TEXTS = [r["text"] for r in records("test", 12)]
+GOLD = [
+    text_classification.read(Record(r, "test", i), labelled=True) for i, r in enumerate(records("test", 12))
+]
 LABELS = Wanted(task="text-classification", threads=1, max_length=48, pad_id=0, pooling="mean")
 VECTORS = Wanted(task="sentence-embedding", threads=1, max_length=48, pad_id=0, pooling="mean")
 
 
-def measured(subjects: list[SubjectName], wanted: Wanted = LABELS, rounds: int = 1) -> measure.Record:
-    return compare(subjects, TEXTS, wanted, bundle_seal="seal", one_by_one=5, rounds=rounds)
+def measured(subjects: list[SubjectName], wanted: Wanted = LABELS, plan: Plan | None = None) -> record.Record:
+    plan = plan or Plan(one_by_one=12, rounds=1)
+    return compare(wanted.task, subjects, TEXTS, wanted, plan, examples=GOLD, bundle_seal="seal")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_peaks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(roofline, "SIZE", 64)
+        patch.setattr(roofline, "BYTES", 1 << 20)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -64,54 +87,97 @@ def subjects(bundle: Path, checkpoint: Path) -> list[SubjectName]:
 
 
 @pytest.fixture(scope="module")
-def record(subjects: list[SubjectName]) -> measure.Record:
+def found(subjects: list[SubjectName]) -> record.Record:
     """headway twice, and the peer: one round with all of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "AGREEMENT", 0.5)  # int8 of so wild a model is another matter
-        return measured(subjects)
+        return measured(subjects, plan=Plan(one_by_one=12, rounds=1, seconds=0.2, rates=[5.0, 20.0]))
 
 
-def test_every_subject_has_sane_figures(record: measure.Record) -> None:
-    assert [r.subject for r in record.rows] == ["headway fp32", "headway int8", "torch fp32"]
-    assert (record.texts, record.one_by_one, record.rounds, record.threads) == (12, 5, 1, 1)
-    assert record.bundle_seal == "seal"
-    for row in record.rows:
-        latencies = (row.latency_ms, row.latency_p95_ms, row.latency_p99_ms)
-        for figure in (*latencies, row.throughput, row.cold_start_s, row.memory_mb):
-            assert 0 < figure.least <= figure.median <= figure.most
-        assert row.latency_p99_ms.median >= row.latency_p95_ms.median >= row.latency_ms.median
-        assert row.cold_start_s.median > row.latency_ms.median / 1000
+def test_every_subject_has_sane_figures(found: record.Record) -> None:
+    assert [r.subject for r in found.rows] == ["headway fp32", "headway int8", "torch fp32"]
+    assert (found.texts, found.one_by_one, found.threads) == (12, 12, 1)
+    assert found.bundle_seal == "seal"
+    for row in found.rows:
+        (one,) = row.rounds
+        assert len(one.latencies_ms) == 12
+        assert min(one.latencies_ms) > 0
+        latency = row.latency(50)
+        assert latency is not None
+        assert latency.low <= latency.value <= latency.high
+        assert row.latency(99) is None  # twelve samples say nothing about it
+        assert one.throughput > 0
+        assert one.cold_start_s > latency.value / 1000
+        assert one.memory_mb > 10
+        assert row.disk_mb > 0.01
+        assert row.quality.keys() == {"accuracy", "macro_f1"}
+        assert [load.rate for load in one.load] == [5, 20]
+        assert all(load.latencies_ms for load in one.load)
         assert 0.5 <= row.agreement <= 1
         assert row.least_cosine is None
 
 
-def test_equal_models_agree_wholly(record: measure.Record) -> None:
-    assert [r.agreement for r in record.rows if "fp32" in r.subject] == [1, 1]
+def test_where_the_time_goes(found: record.Record) -> None:
+    for row in found.rows:
+        (one,) = row.rounds
+        if not row.subject.startswith("headway"):
+            assert (one.stages_ms, one.waste) == ({}, None)
+            continue
+        assert list(one.stages_ms) == ["tokenize", "plan", "run", "decode"]
+        assert one.stages_ms["tokenize"] > 0
+        assert one.stages_ms["run"] > 0
+        assert one.waste is not None
+        assert 0 <= one.waste < 1
 
 
-def test_the_setting_is_one_of_the_peers_own(record: measure.Record) -> None:
-    for row in record.rows:
-        peer = row.subject.split()[0]
-        if peer == "torch":
-            assert row.setting.keys() == {"batch_size", "by_length"}
+def test_equal_models_agree_wholly(found: record.Record) -> None:
+    fp32 = [r for r in found.rows if "fp32" in r.subject]
+    assert [r.agreement for r in fp32] == [1, 1]
+    assert fp32[0].quality == fp32[1].quality
+
+
+def test_the_setting_is_one_of_the_peers_own(found: record.Record) -> None:
+    for row in found.rows:
+        if row.subject.startswith("torch"):
+            assert row.fastest.setting.keys() == {"batch_size", "by_length"}
         else:
-            assert row.setting == {"engine": "onnxruntime"}
-            assert f"{row.subject}: engine onnxruntime." in report.markdown(record)
+            assert row.fastest.setting == {"engine": "onnxruntime"}
 
 
-def test_the_machine_is_described(record: measure.Record) -> None:
-    assert {"headway", "onnxruntime", "torch", "transformers"} <= record.versions.keys()
-    assert [row.versions for row in record.rows] == [{}, {}, {}]
-    assert {"processor", "processors", "python", "system"} <= record.machine.keys()
+def test_the_machine_is_described(found: record.Record) -> None:
+    assert {"headway", "onnxruntime", "torch", "transformers"} <= found.versions.keys()
+    assert [row.versions for row in found.rows] == [{}, {}, {}]
+    assert {
+        "processor",
+        "processors",
+        "cgroup_processors",
+        "python",
+        "system",
+        "busy",
+    } <= found.machine.keys()
+    assert found.peaks is not None
+    assert found.peaks.operations.keys() == {"fp32", "int8"}
+    assert min(found.peaks.memory, *found.peaks.operations.values()) > 1e6
 
 
-def test_the_report_holds_every_subject_and_ratio(record: measure.Record) -> None:
-    text = report.markdown(record)
-    for row in record.rows:
+def test_the_report_holds_every_subject_and_ratio(found: record.Record) -> None:
+    text = markdown(found)
+    for row in found.rows:
         assert f"| {row.subject} |" in text
     assert "against the best peer" in text
-    assert "| same answer |" in text
-    assert "12 texts (5 of them one by one), cut at 48 tokens, 1 threads, 1 rounds" in text
+    assert "| same answer | accuracy | padding |" in text
+    assert "12 texts (12 of them one by one), cut at 48 tokens" in text
+
+
+def test_a_record_is_read_as_it_was_written(found: record.Record, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_bytes(msgspec.json.encode(found))
+    assert record.read(tmp_path / "results.json") == found
+    for content, problem in (('{"rows": 3}', "is no record of headway bench"), (None, "No such file")):
+        other = tmp_path / "other.json"
+        if content is not None:
+            other.write_text(content)
+        with pytest.raises(DataError, match=problem):
+            record.read(other if content is not None else tmp_path / "none.json")
 
 
 def test_wrong_answers_are_not_timed(subjects: list[SubjectName], checkpoint: Path, tmp_path: Path) -> None:
@@ -215,8 +281,8 @@ def test_vectors_that_are_no_numbers_are_refused() -> None:
     one = np.ones((2, 3), np.float32)
     for other in (one * np.nan, one[:, :2]):
         with pytest.raises(GateError):
-            measure._refuse_other_answers(*subjects, measure._agreement(other, one))
-    measure._refuse_other_answers(*subjects, measure._agreement(2 * one, one))
+            measure.refuse_other_answers(*subjects, answers.agreement(other, one))
+    measure.refuse_other_answers(*subjects, answers.agreement(2 * one, one))
 
 
 @pytest.mark.parametrize("name", NEEDED)
@@ -248,7 +314,7 @@ def test_the_command_for_vectors(run: Run, vectors: Path, embedder: Path, tmp_pa
     (tmp_path / "in.txt").write_text("\n".join(TEXTS[:4]) + "\n\n", encoding="utf-8")
     ran = run(
         "bench", vectors, "--input", tmp_path / "in.txt", "--output", tmp_path / "out", "--rounds", 1, "--threads", 1,
-        "--against", "torch/fp32", "--checkpoint", embedder, "--max-length", 16,
+        "--seconds", 0, "--against", "torch/fp32", "--checkpoint", embedder, "--max-length", 16,
     )  # fmt: skip
     assert ran.code == 0, ran.err
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -271,6 +337,10 @@ def test_what_bench_refuses(run: Run, bundle: Path, vectors: Path, embedder: Pat
             ("--against", "torch/int3", "--checkpoint", embedder),
             f"torch has no 'int3'; it has {', '.join(halves())}",
         ),
+        (("--rates", "3,no"), "--rates: wants numbers of requests a second, as 20,50; got '3,no'"),
+        (("--seconds", -1), "--seconds: must be at least 0, not -1"),
+        (("--lengths", "16:0.5,x"), "--lengths: wants tokens and shares, as 16:0.7,64:0.3; got '16:0.5,x'"),
+        (("--lengths", "16", "--input", "x.txt"), "--lengths: is instead of --input"),
     ):
         found, said = code(vectors, *arguments)
         assert found == 2
@@ -295,12 +365,16 @@ def test_the_command(run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest
     source = write_jsonl(tmp_path / "in.jsonl", records("test", 8))
     ran = run(
         "bench", bundle, "--input", source, "--output", tmp_path / "out", "--rounds", 1, "--one-by-one", 3,
-        "--threads", 1,
+        "--threads", 1, "--rates", "9,30", "--seconds", 0.1,
     )  # fmt: skip
     assert ran.code == 0, ran.err
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["bundle_seal"] == Bundle.read(bundle).seal
     assert [row["subject"] for row in results["rows"]] == ["headway fp32", "headway int8"]
+    assert [load["rate"] for load in results["rows"][0]["rounds"][0]["load"]] == [9, 30]
+    assert results["rows"][0]["quality"].keys() == {"accuracy", "macro_f1"}
+    assert results["work"]["tokens"] > 3
+    assert "<svg" in (tmp_path / "out" / "report.html").read_text("utf-8")
     assert (tmp_path / "out" / "report.md").read_text("utf-8").strip() in ran.out
 
 
