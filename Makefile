@@ -12,7 +12,7 @@ WHEEL_TESTS := $(filter-out tests/test_kernel_stub.py,$(wildcard tests/test_kern
 # one process a processor; tests of one file mostly stay together
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: demo docs test lint sanitize wheel-test optimum-check format clean
+.PHONY: demo docs test lint sanitize wheel-test optimum-check report-check format clean
 
 demo: .venv/.ready
 	$(BIN)/headway demo --overwrite
@@ -66,6 +66,21 @@ build/optimum/.ready:
 	$(PYTHON) -m venv build/optimum
 	build/optimum/bin/pip install --quiet torch==2.13.0
 	build/optimum/bin/pip install --quiet 'optimum-onnx[onnxruntime]==0.1.0' transformers==4.57.6 onnxruntime==1.31.1 requests msgspec
+	touch $@
+
+# Reports of `headway bench` in a headless Chromium, as wide as a phone, a tablet and a desk; and, with
+# make report-check PAGE=FOLDER/report.html, another one. Pictures are left in build/report.
+report-check: .venv/.ready build/browser/.ready
+	rm -rf build/report
+	$(BIN)/python -m tests.report_check --make build/report
+	build/browser/bin/python tests/report_check.py build/report/*.html $(PAGE)
+
+# Chromium is the machine's own, or Debian's package.
+build/browser/.ready:
+	command -v chromium-headless-shell || command -v chromium || command -v google-chrome || { apt-get update -qq \
+		&& apt-get install -y -qq --no-install-recommends chromium-headless-shell fonts-dejavu-core; }
+	$(PYTHON) -m venv build/browser
+	build/browser/bin/pip install --quiet playwright==1.65.2
 	touch $@
 
 .venv/.locked: requirements.lock

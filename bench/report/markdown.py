@@ -10,7 +10,7 @@ from headway.core.report import Table
 
 def markdown(record: Record) -> str:
     """Tables, conclusions, and what was measured on what."""
-    found = [table(t) for t in (tables.subjects(record), tables.loads(record), tables.stages(record)) if t]
+    found = [table(t) for t in tables.every(record)]
     words = (conclusions(record), tables.settings(record), tables.conditions(record))
     return (
         "\n\n".join([*found, *("\n".join(f"{line}  " for line in lines) for lines in words if lines)]) + "\n"

@@ -9,6 +9,12 @@ from headway.bench.record import Load, Record, Row
 from headway.core.report import Table
 
 
+def every(record: Record) -> list[Table]:
+    """Those that the record has something for."""
+    found = (subjects(record), loads(record), stages(record), speeds(record))
+    return [table for table in found if table is not None]
+
+
 def subjects(record: Record) -> Table:
     """One row for each subject."""
     first = record.rows[0]
