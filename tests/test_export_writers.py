@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 
+from headway.bench.peers.base import Wanted, load_peer
 from headway.core import tasks
 from headway.core.errors import BundleError, InputError, UsageError
 from headway.core.manifest import Bundle
@@ -70,6 +71,23 @@ def test_texts_are_those_of_generate(beams: int, made: tuple[Path, Path], pipe: 
     assert len({r.text for r in results}) > 1
     assert results == [pipe(text, num_beams=beams, max_new_tokens=12) for text in TEXTS]
     assert list(pipe.stream(TEXTS, num_beams=beams, max_new_tokens=12)) == results
+
+
+def test_benchmarks_ask_both_alike(made: tuple[Path, Path]) -> None:
+    declared = Bundle.read(made[1])
+    wanted = Wanted(
+        task=declared.task,
+        threads=1,
+        max_length=64,
+        pad_id=declared.pad_id,
+        pooling="",
+        settings=declared.settings,
+    )
+    own = load_peer("headway").open_subject(made[1], "fp32", wanted)
+    theirs = load_peer("torch").open_subject(made[0], "fp32", wanted)
+    expected = own.many(TEXTS)
+    assert theirs.many(TEXTS, batch_size=2, by_length=True) == expected
+    assert theirs.one(TEXTS[0]) == expected[0]
 
 
 def test_every_variant_is_proven(made: tuple[Path, Path]) -> None:
