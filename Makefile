@@ -12,7 +12,7 @@ WHEEL_TESTS := $(filter-out tests/test_kernel_stub.py,$(wildcard tests/test_kern
 # one process a processor; tests of one file mostly stay together
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: demo docs test lint sanitize wheel-test optimum-check report-check format clean
+.PHONY: demo docs test lint sanitize wheel-test peers optimum-check report-check format clean
 
 demo: .venv/.ready
 	$(BIN)/headway demo --overwrite
@@ -54,6 +54,10 @@ wheel-test: .venv/.ready
 	cp -r tests pyproject.toml build/wheel/run/
 	cd build/wheel/run && ../venv/bin/python -m pytest -q $(PARALLEL) $(WHEEL_TESTS)
 
+# Environments of the peers that do not fit into .venv; HEADWAY_OPTIMUM_PYTHON=build/optimum/bin/python and
+# HEADWAY_FASTEMBED_PYTHON=build/fastembed/bin/python tell `headway bench` of them.
+peers: build/optimum/.ready build/fastembed/.ready
+
 # Tiny fp32 bundles of every task opened by optimum-onnx, in an environment with the pins that library needs; and, with
 # make optimum-check BUNDLE=demo-output/bundle CHECKPOINT=demo-output/checkpoint, another one.
 optimum-check: .venv/.ready build/optimum/.ready
@@ -66,6 +70,11 @@ build/optimum/.ready:
 	$(PYTHON) -m venv build/optimum
 	build/optimum/bin/pip install --quiet torch==2.13.0
 	build/optimum/bin/pip install --quiet 'optimum-onnx[onnxruntime]==0.1.0' transformers==4.57.6 onnxruntime==1.31.1 requests msgspec
+	touch $@
+
+build/fastembed/.ready:
+	$(PYTHON) -m venv build/fastembed
+	build/fastembed/bin/pip install --quiet fastembed==0.9.1 onnxruntime==1.31.1 msgspec numpy
 	touch $@
 
 # Reports of `headway bench` in a headless Chromium, as wide as a phone, a tablet and a desk; and, with

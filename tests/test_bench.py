@@ -1,6 +1,7 @@
 """Benchmarks: sane figures, and no figure for a subject whose answers are wrong."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,6 @@ import pytest
 
 from headway.bench import answers, measure, record, roofline
 from headway.bench.measure import Plan, SubjectName, compare
-from headway.bench.peers import optimum_onnx
 from headway.bench.peers.base import Wanted, halves, load_peer
 from headway.bench.report.markdown import markdown
 from headway.cli.bench import _same_model
@@ -215,14 +215,22 @@ NEEDED = {
     "ctranslate2": "ctranslate2",
 }
 """peer → what it needs"""
+ELSEWHERE = {
+    "fastembed": ("HEADWAY_FASTEMBED_PYTHON", "build/fastembed"),
+    "optimum-onnx": ("HEADWAY_OPTIMUM_PYTHON", "build/optimum"),
+}
+"""peer → what names the Python of its own environment, and where `make peers` puts that"""
 
 
 def test_peers() -> None:
-    for name in ("headway", "tokenizers-onnxruntime", "openvino-direct", "optimum-onnx"):
+    for name in ("headway", "tokenizers-onnxruntime", "openvino-direct", *ELSEWHERE):
         assert load_peer(name).NEEDS_CHECKPOINT is False
     for name in ("torch", "sentence-transformers", "ctranslate2"):
         assert load_peer(name).NEEDS_CHECKPOINT is True
-    known = "ctranslate2, headway, openvino-direct, optimum-onnx, sentence-transformers, tokenizers-onnxruntime, torch"
+    known = (
+        "ctranslate2, fastembed, headway, openvino-direct, optimum-onnx, sentence-transformers, "
+        "tokenizers-onnxruntime, torch"
+    )
     with pytest.raises(UsageError, match=f"^--against: unknown 'snails'; known: {known}"):
         load_peer("snails")
 
@@ -230,9 +238,21 @@ def test_peers() -> None:
 @pytest.mark.parametrize("name", NEEDED)
 def test_peers_embed_alike(name: str, embedder: Path, vectors: Path) -> None:
     pytest.importorskip(NEEDED[name])
-    peer = load_peer(name)
-    model = embedder if peer.NEEDS_CHECKPOINT else vectors
-    full = peer.precisions(model)[0]
+    assert_alike(name, embedder if load_peer(name).NEEDS_CHECKPOINT else vectors, vectors)
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_peers_elsewhere_embed_alike(name: str, vectors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variable, folder = ELSEWHERE[name]
+    python = os.environ.get(variable) or str(Path(__file__).parents[1] / folder / "bin" / "python")
+    if shutil.which(python) is None:
+        pytest.skip(f"{name} is in no environment of its own: make peers")
+    monkeypatch.setenv(variable, python)
+    assert_alike(name, vectors, vectors)
+
+
+def assert_alike(name: str, model: Path, vectors: Path) -> None:
+    full = load_peer(name).precisions(model)[0]
     first, second = measured(
         [SubjectName("headway", "fp32", vectors), SubjectName(name, full, model)], VECTORS
     ).rows
@@ -295,12 +315,18 @@ def test_a_peer_that_is_not_installed(name: str, vectors: Path, monkeypatch: pyt
     assert caught.value.exit_code == 5
 
 
-def test_optimum_is_looked_for_in_its_own_interpreter(vectors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(optimum_onnx.ENVIRONMENT, shutil.which("false") or "false")
+@pytest.mark.parametrize("python", ["false", "no/such/python"])
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_peer_is_looked_for_in_its_own_environment(
+    name: str, python: str, vectors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable, _ = ELSEWHERE[name]
+    monkeypatch.setenv(variable, python)
     with pytest.raises(
-        UnavailableError, match=f"^optimum-onnx is not available: .*{optimum_onnx.ENVIRONMENT}"
-    ):
-        load_peer("optimum-onnx").precisions(vectors)
+        UnavailableError, match=f"^{name} is not available: pip install .*{name}.* {variable}$"
+    ) as caught:
+        load_peer(name).precisions(vectors)
+    assert caught.value.exit_code == 5
 
 
 def test_a_graph_in_fp32_is_needed(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -91,6 +94,23 @@ def load_peer(name: str) -> Peer:
 def require(modules: Sequence[str], what: str, remedy: str) -> None:
     """Raise UnavailableError unless all modules can be imported."""
     if any(find_spec(name) is None for name in modules):
+        raise UnavailableError(what, remedy)
+
+
+def interpreter_of(environment: str) -> str:
+    """The Python that an environment variable names; this one where it is unset."""
+    return os.environ.get(environment) or sys.executable
+
+
+def require_there(modules: Sequence[str], what: str, packages: str, environment: str) -> None:
+    """Raise UnavailableError unless that Python can import all modules."""
+    command = [interpreter_of(environment), "-c", f"import {', '.join(modules)}"]
+    try:
+        found = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:  # there is no such program
+        found = False
+    if not found:
+        remedy = f"pip install {packages} in an environment of its own, and name its python in {environment}"
         raise UnavailableError(what, remedy)
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from headway.bench.peers.base import Setting, Wanted, graph, in_batches
-from headway.core.errors import UnavailableError
+from headway.bench.peers.base import Setting, Wanted, graph, in_batches, interpreter_of, require_there
 
 TASKS = ("sentence-embedding",)
 NEEDS_CHECKPOINT = False
@@ -20,20 +16,14 @@ ENVIRONMENT = "HEADWAY_OPTIMUM_PYTHON"
 
 
 def precisions(model: Path) -> list[str]:
-    found = subprocess.run(
-        [interpreter(), "-c", "import msgspec, optimum.onnxruntime"], capture_output=True, check=False
-    )
-    if found.returncode != 0:
-        raise UnavailableError(
-            "optimum-onnx",
-            f"pip install 'optimum-onnx[onnxruntime]' msgspec in an environment of its own, and name its python in {ENVIRONMENT}",
-        )
+    packages = "'optimum-onnx[onnxruntime]' msgspec"
+    require_there(("msgspec", "optimum.onnxruntime"), "optimum-onnx", packages, ENVIRONMENT)
     graph(model)
     return ["fp32"]
 
 
 def interpreter() -> str:
-    return os.environ.get(ENVIRONMENT) or sys.executable
+    return interpreter_of(ENVIRONMENT)
 
 
 def prepared(model: Path, precision: str, wanted: Wanted, folder: Path) -> Path:
