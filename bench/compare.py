@@ -78,6 +78,35 @@ def compare(old: Record, new: Record, by: str | None = None, tolerance: float = 
     ]
 
 
+def in_one_run(record: Record, base: str, tolerance: float = TOLERANCE) -> list[Change]:
+    """Changes from subjects of the peer `base` to those of the same name of headway, measured in turns.
+
+    What the machine does in a round hits both, so that the rounds' ratios are judged. Raises UsageError.
+    """
+    rows = {row.subject: row for row in record.rows}
+    pairs = [(name, f"{base} {name.partition(' ')[2]}") for name in rows if name.startswith("headway ")]
+    tests = len(pairs) * len(FIGURES)
+    return [
+        _judged(name, figure, _relative(rows, name, other, figure), tolerance, tests)
+        for name, other in pairs
+        for figure in FIGURES
+    ]
+
+
+def _judged(subject: str, figure: str, logs: Sequence[float], tolerance: float, tests: int) -> Change:
+    """Student's interval of logarithms of ratios, as wide as so many tests together want (Bonferroni)."""
+    _enough(logs)
+    reach = (
+        statistics.stdev(logs) / math.sqrt(len(logs)) * student(len(logs) - 1, 1 - (1 - CONFIDENCE) / tests)
+    )
+    return _verdict(subject, figure, statistics.fmean(logs), reach, tolerance)
+
+
+def _enough(logs: Sequence[float]) -> None:
+    if len(logs) < 2:
+        raise UsageError("compare", "records of one round say nothing about chance: measure with --rounds 5")
+
+
 def _relative(rows: dict[str, Row], name: str, by: str | None, figure: str) -> list[float]:
     """Logarithms of a subject's figure in each round, relative to another's in the same round."""
     read = FIGURES[figure]
@@ -92,16 +121,18 @@ def _change(
 ) -> Change:
     """Welch's interval (Biometrika 34, 1947) on logarithms, as wide as so many tests together want (Bonferroni)."""
     old, new = logs
-    difference = statistics.fmean(new) - statistics.fmean(old)
-    if min(len(old), len(new)) < 2:
-        raise UsageError("compare", "records of one round say nothing about chance: measure with --rounds 5")
+    for side in logs:
+        _enough(side)
     parts = [statistics.variance(side) / len(side) for side in logs]
-    error = math.sqrt(sum(parts))
+    error, reach = math.sqrt(sum(parts)), 0.0
     if error > 0:
         degrees = sum(parts) ** 2 / sum(v**2 / (len(s) - 1) for v, s in zip(parts, logs, strict=True))
         reach = error * student(degrees, 1 - (1 - CONFIDENCE) / tests)
-    else:
-        reach = 0.0
+    return _verdict(subject, figure, statistics.fmean(new) - statistics.fmean(old), reach, tolerance)
+
+
+def _verdict(subject: str, figure: str, difference: float, reach: float, tolerance: float) -> Change:
+    """Of a difference of logarithms that is known to so much."""
     low, high = difference - reach, difference + reach
     limit = math.log1p(tolerance)
     if low > limit:

@@ -35,9 +35,13 @@ SOURCE = Path(__file__).parents[1]
 """the folder that is `headway`"""
 START = (
     "import sys, types; sys.modules['headway'] = headway = types.ModuleType('headway'); "
-    "headway.__path__ = [sys.argv.pop()]; from headway.bench.{module} import main; main()"
+    "sys.modules['headway.bench'] = headway.bench = types.ModuleType('headway.bench'); "
+    "headway.bench.__path__ = [sys.argv.pop()]; headway.__path__ = [sys.argv.pop()]; {apart}"
+    "from headway.bench.{module} import main; main()"
 )
 """starts a worker in any interpreter, whether headway is installed there or not"""
+APART = "sys.meta_path[:] = [f for f in sys.meta_path if 'ScikitBuild' not in type(f).__name__]; "
+"""takes out what finds this state's modules wherever headway.__path__ leads"""
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,9 @@ def _prepared(subjects: Sequence[SubjectName], wanted: Wanted, folder: Path) -> 
 def _run(subject: SubjectName, job: Job) -> tuple[Measured, Answers]:
     """The figures, with seconds from process start to first answer, and the answers."""
     begin = time.perf_counter()
-    command = started(load_peer(subject.peer).interpreter(), "worker")
+    peer = load_peer(subject.peer)
+    home = getattr(peer, "home", None)
+    command = started(peer.interpreter(), "worker", SOURCE if home is None else home())
     with tempfile.TemporaryFile() as words, tempfile.TemporaryFile() as given:
         given.write(msgspec.json.encode(job))
         given.seek(0)
@@ -171,9 +177,10 @@ def _run(subject: SubjectName, job: Job) -> tuple[Measured, Answers]:
     raise MeasurementError(str(subject), " ".join(last_words))
 
 
-def started(interpreter: str, module: str) -> list[str]:
-    """The command for `main` of a module of headway.bench."""
-    return [interpreter, "-c", START.format(module=module), str(SOURCE)]
+def started(interpreter: str, module: str, home: Path = SOURCE) -> list[str]:
+    """The command for `main` of a module of headway.bench; `home`: what is `headway` there, but for headway.bench."""
+    start = START.format(module=module, apart="" if home == SOURCE else APART)
+    return [interpreter, "-c", start, str(home), str(SOURCE / "bench")]
 
 
 def refuse_other_answers(subject: SubjectName, first: SubjectName, agreement: Agreement) -> None:

@@ -11,7 +11,7 @@ from headway.bench import compare as changes
 from headway.bench import measure, mixes, record, roofline
 from headway.bench.inputs import of_lengths, read_inputs
 from headway.bench.peers.base import Peer, Wanted, load_peer
-from headway.bench.report.html import page
+from headway.bench.report.html import page, require
 from headway.bench.report.markdown import markdown
 from headway.bench.report.tables import shown
 from headway.cli.screen import bar, say, table
@@ -87,6 +87,7 @@ def run(
             raise UsageError(option, f"must be at least 1, not {value}")
     if seconds < 0:
         raise UsageError("--seconds", f"must be at least 0, not {seconds:g}")
+    require()
     files.refuse_taken(output, overwrite)
     bundle = hub.located(bundle)
     manifest = Bundle.read(bundle)

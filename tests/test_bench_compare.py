@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from headway.bench.compare import Change, compare
+from headway import cpp_ext
+from headway.bench.compare import FIGURES, Change, compare, in_one_run
+from headway.bench.peers.base import load_peer
 from headway.bench.record import Record, Round, Row
-from headway.core.errors import UsageError
+from headway.core.errors import UnavailableError, UsageError
 from tests.conftest import Run
+from tests.small import small_bundle
 
+ROOT = Path(__file__).parents[1]
 NOISE = 0.015
 """standard deviation of a process's speed"""
 
@@ -96,6 +101,54 @@ def test_other_processors_need_a_peer() -> None:
         compare(a, b, by="snails")
     with pytest.raises(UsageError, match="--rounds 5"):
         compare(recorded(1, rounds=1), recorded(2))
+
+
+@pytest.mark.parametrize(("slower", "verdict"), [(1.1, "worse"), (0.85, "better")])
+def test_two_states_in_one_run(slower: float, verdict: str) -> None:
+    """Rounds in which the machine is slow are slow for both."""
+    found = []
+    for seed in range(40):
+        one = recorded(seed, slower=slower)
+        random = np.random.default_rng(seed + 7)
+        rounds = []
+        for ours in one.rows[0].rounds:
+            pace = slower * float(np.exp(NOISE * random.standard_normal()))
+            latencies = [ms / pace for ms in ours.latencies_ms]
+            rounds.append(
+                msgspec.structs.replace(ours, latencies_ms=latencies, throughput=ours.throughput * pace)
+            )
+        base = msgspec.structs.replace(one.rows[0], subject="baseline int8", rounds=rounds)
+        changes = in_one_run(msgspec.structs.replace(one, rows=[one.rows[0], base]), "baseline")
+        assert [c.figure for c in changes] == list(FIGURES)
+        found.append(verdicts(changes))
+    assert np.mean([f["one text"] == verdict for f in found]) >= 0.9
+    assert {f["memory"] for f in found} == {"same"}
+
+
+def test_another_state_is_measured_by_its_own_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state whose runtime sleeps: found to be slower, and its answers are still compared."""
+    from headway.bench import gate
+
+    for name in ("core", "runtime"):
+        shutil.copytree(ROOT / name, tmp_path / "headway" / name)
+    (tmp_path / "headway" / "cpp_ext").mkdir()
+    for file in (cpp_ext.__file__, cpp_ext._native.__file__):
+        shutil.copy(str(file), tmp_path / "headway" / "cpp_ext")
+    slow = tmp_path / "headway" / "runtime" / "pipeline.py"
+    code = slow.read_text("utf-8")
+    assert code.count("        call = decoders.settings(") == 1
+    slow.write_text(
+        code.replace("        call = decoders.settings(", "        time.sleep(0.02)\n        call = decoders.settings(")
+        .replace("from abc import", "import time\nfrom abc import", 1)
+    )  # fmt: skip
+    monkeypatch.setenv("HEADWAY_BASELINE", str(tmp_path / "headway"))
+    found = gate.changes(small_bundle(tmp_path / "bundle"), 3, 20, 0.1)
+    assert verdicts(found)["one text"] == "better"
+    monkeypatch.setenv("HEADWAY_BASELINE", str(tmp_path / "none"))
+    with pytest.raises(UnavailableError, match="HEADWAY_BASELINE"):
+        load_peer("baseline").precisions(tmp_path / "bundle")
 
 
 def test_the_command(run: Run, tmp_path: Path) -> None:
