@@ -7,12 +7,12 @@ FOLDERS := core train export runtime bench cpp_ext cli examples
 # what a wheel may lack: the compiled module, data files, modules that only some commands import
 WHEEL_TESTS := $(filter-out tests/test_kernel_stub.py,$(wildcard tests/test_kernel_*.py)) \
 	$(addprefix tests/,test_cli.py test_runtime.py test_runtime_tasks.py test_bulk.py test_front.py test_demo.py \
-	test_bench.py test_export.py test_train.py)
+	test_bench_compare.py test_tune.py test_report.py test_export.py test_train.py)
 
 # one process a processor; tests of one file mostly stay together
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: demo docs test lint sanitize wheel-test peers optimum-check report-check format clean
+.PHONY: demo docs test lint sanitize wheel-test bench-gate peers optimum-check report-check format clean
 
 demo: .venv/.ready
 	$(BIN)/headway demo --overwrite
@@ -91,6 +91,15 @@ build/browser/.ready:
 	$(PYTHON) -m venv build/browser
 	build/browser/bin/pip install --quiet playwright==1.65.2
 	touch $@
+
+# Speed and memory of this tree against another commit, in turns in one run, on the bundle of `make demo`; exit code 4 if
+# anything is worse by more than a tenth, beyond chance, twice.
+BASE ?= $(shell git merge-base HEAD origin/HEAD 2>/dev/null || git rev-parse HEAD~1)
+bench-gate: .venv/.ready
+	rm -rf build/base && mkdir -p build/base
+	git archive --prefix=source/ $(BASE) | tar -x -C build/base
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/base/site build/base/source
+	HEADWAY_CACHE=off $(BIN)/python -m headway.bench.gate demo-output/bundle --base build/base/site/headway
 
 .venv/.locked: requirements.lock
 	$(PYTHON) -m venv .venv

@@ -46,8 +46,8 @@ def measure(case: Case, checkpoint: Path, precision: str, work: Path) -> dict[st
     options = ExportOptions(
         output=output,
         precision=precision,
-        eval=_file(case, "test", work),
-        calibration=None if case.folder == "squad_retrieval" else _file(case, "dev", work),
+        eval=labelled_file(case, "test", work),
+        calibration=None if case.folder == "squad_retrieval" else labelled_file(case, "dev", work),
         columns=case.options.get("columns"),
         overwrite=True,
     )
@@ -61,7 +61,7 @@ def measure(case: Case, checkpoint: Path, precision: str, work: Path) -> dict[st
     }
 
 
-def _file(case: Case, split: str, work: Path) -> Path:
+def labelled_file(case: Case, split: str, work: Path) -> Path:
     """What `headway.bench.quality` cut for the case; of a collection its folder, the test queries as those of dev."""
     if case.folder == "squad_retrieval":
         judged = work / f"retrieval-judged-{case.test}"
