@@ -54,9 +54,9 @@ wheel-test: .venv/.ready
 	cp -r tests pyproject.toml build/wheel/run/
 	cd build/wheel/run && ../venv/bin/python -m pytest -q $(PARALLEL) $(WHEEL_TESTS)
 
-# Environments of the peers that do not fit into .venv; HEADWAY_OPTIMUM_PYTHON=build/optimum/bin/python and
-# HEADWAY_FASTEMBED_PYTHON=build/fastembed/bin/python tell `headway bench` of them.
-peers: build/optimum/.ready build/fastembed/.ready
+# Environments of the peers that do not fit into .venv; benchmarks are told of them by HEADWAY_OPTIMUM_PYTHON
+# (build/optimum/bin/python), HEADWAY_FASTEMBED_PYTHON and HEADWAY_OPTIMUM_INTEL_PYTHON.
+peers: build/optimum/.ready build/fastembed/.ready build/optimum-intel/.ready
 
 # Tiny fp32 bundles of every task opened by optimum-onnx, in an environment with the pins that library needs; and, with
 # make optimum-check BUNDLE=demo-output/bundle CHECKPOINT=demo-output/checkpoint, another one.
@@ -75,6 +75,14 @@ build/optimum/.ready:
 build/fastembed/.ready:
 	$(PYTHON) -m venv build/fastembed
 	build/fastembed/bin/pip install --quiet fastembed==0.9.1 onnxruntime==1.31.1 msgspec numpy
+	touch $@
+
+# Without torchvision, which it uses for images alone: one that does not fit torch's build breaks the import of transformers.
+build/optimum-intel/.ready:
+	$(PYTHON) -m venv build/optimum-intel
+	build/optimum-intel/bin/pip install --quiet 'optimum-intel[openvino]==2.2.0' torch==2.13.0 transformers==5.5.4 \
+		openvino==2026.4.1 msgspec
+	build/optimum-intel/bin/pip uninstall --quiet --yes torchvision
 	touch $@
 
 # Reports of `headway bench` in a headless Chromium, as wide as a phone, a tablet and a desk; and, with

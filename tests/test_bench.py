@@ -228,7 +228,7 @@ def test_peers() -> None:
     for name in ("torch", "sentence-transformers", "ctranslate2"):
         assert load_peer(name).NEEDS_CHECKPOINT is True
     known = (
-        "ctranslate2, fastembed, headway, openvino-direct, optimum-onnx, sentence-transformers, "
+        "baseline, ctranslate2, fastembed, headway, openvino-direct, optimum-onnx, sentence-transformers, "
         "tokenizers-onnxruntime, torch"
     )
     with pytest.raises(UsageError, match=f"^--against: unknown 'snails'; known: {known}"):

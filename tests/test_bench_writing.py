@@ -275,7 +275,8 @@ def test_names_of_subjects() -> None:
         Name("headway", "int8-weights"),
         Name("ctranslate2", "int8"),
     ]
-    assert {name.writer for name in names(None)} == {"ctranslate2", "generate", "headway", "optimum-onnx"}
+    every = {"ctranslate2", "generate", "headway", "optimum-intel", "optimum-onnx"}
+    assert {name.writer for name in names(None)} == every
     with pytest.raises(UsageError, match="^--against: generate has no 'int3'; it has fp32, bf16"):
         names("generate/int3")
     with pytest.raises(UsageError, match="^--against: unknown 'snails'"):
