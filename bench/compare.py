@@ -78,18 +78,20 @@ def compare(old: Record, new: Record, by: str | None = None, tolerance: float = 
     ]
 
 
-def in_one_run(record: Record, base: str, tolerance: float = TOLERANCE) -> list[Change]:
+def in_one_run(
+    record: Record, base: str, tolerance: float = TOLERANCE, figures: Sequence[str] = tuple(FIGURES)
+) -> list[Change]:
     """Changes from subjects of the peer `base` to those of the same name of headway, measured in turns.
 
     What the machine does in a round hits both, so that the rounds' ratios are judged. Raises UsageError.
     """
     rows = {row.subject: row for row in record.rows}
     pairs = [(name, f"{base} {name.partition(' ')[2]}") for name in rows if name.startswith("headway ")]
-    tests = len(pairs) * len(FIGURES)
+    tests = len(pairs) * len(figures)
     return [
         _judged(name, figure, _relative(rows, name, other, figure), tolerance, tests)
         for name, other in pairs
-        for figure in FIGURES
+        for figure in figures
     ]
 
 
