@@ -88,16 +88,7 @@ def load(
     serve(servers[0])
     for thread in threads:
         thread.join()
-    spent = clock() - begin
-    unanswered = np.isnan(latencies)
-    latencies[unanswered] = spent - times[unanswered]
-    return Load(
-        rate=rate,
-        latencies_ms=(1e3 * latencies).round(4).tolist(),
-        unanswered=int(unanswered.sum()),
-        seconds=spent,
-        batch=float(np.mean(batches)),
-    )
+    return _counted(rate, times, latencies, clock() - begin, float(np.mean(batches)))
 
 
 async def through(front: Any, inputs: Sequence[Any], rate: float, seconds: float) -> Load:
@@ -117,12 +108,17 @@ async def through(front: Any, inputs: Sequence[Any], rate: float, seconds: float
     for task in late:
         task.cancel()
     await asyncio.gather(*asking, return_exceptions=True)
-    spent = time.perf_counter() - begin
+    return _counted(rate, times, latencies, time.perf_counter() - begin)
+
+
+def _counted(
+    rate: float,
+    times: NDArray[np.float64],
+    latencies: NDArray[np.float64],
+    spent: float,
+    batch: float | None = None,
+) -> Load:
+    """With the latencies (N) that unanswered requests, which are not numbers yet, have reached."""
     unanswered = np.isnan(latencies)
-    latencies[unanswered] = spent - times[unanswered]
-    return Load(
-        rate=rate,
-        latencies_ms=(1e3 * latencies).round(4).tolist(),
-        unanswered=int(unanswered.sum()),
-        seconds=spent,
-    )
+    reached = np.where(unanswered, spent - times, latencies)
+    return Load(rate, (1e3 * reached).round(4).tolist(), int(unanswered.sum()), spent, batch)
