@@ -43,6 +43,9 @@ def read_inputs(
         raise UsageError("--input", f"is wanted for {manifest.task}")
     source = file or str(MESSAGES)
     task = tasks.load(manifest.task)
+    if file is not None and (Path(file) / "corpus.jsonl").is_file():  # a collection
+        examples = tasks.read_labelled(task, Path(file), split="test")[:most]
+        return [answers.given(manifest.task, e) for e in examples], ()
     if source.endswith(".txt"):
         records = _lines(Path(source))[:most]
     elif file is None:

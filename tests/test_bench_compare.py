@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from headway import cpp_ext
+from headway.bench import measure
 from headway.bench.compare import FIGURES, Change, compare, in_one_run
 from headway.bench.peers.base import load_peer
 from headway.bench.record import Record, Round, Row
@@ -18,7 +19,6 @@ from headway.core.errors import UnavailableError, UsageError
 from tests.conftest import Run
 from tests.small import small_bundle
 
-ROOT = Path(__file__).parents[1]
 NOISE = 0.015
 """standard deviation of a process's speed"""
 
@@ -132,7 +132,7 @@ def test_another_state_is_measured_by_its_own_runtime(
     from headway.bench import gate
 
     for name in ("core", "runtime"):
-        shutil.copytree(ROOT / name, tmp_path / "headway" / name)
+        shutil.copytree(measure.SOURCE / name, tmp_path / "headway" / name)
     (tmp_path / "headway" / "cpp_ext").mkdir()
     for file in (cpp_ext.__file__, cpp_ext._native.__file__):
         shutil.copy(str(file), tmp_path / "headway" / "cpp_ext")
