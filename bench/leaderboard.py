@@ -55,7 +55,8 @@ def measured(case: Case, work: Path, plan: measure.Plan, texts: int, threads: in
     """Of one case: the bundle's variants, and PyTorch where Transformers has a pipeline that answers alike."""
     bundle, checkpoint = (work / f"{case.name}-{kind}" for kind in ("bundle", "checkpoint"))
     declared = Bundle.read(bundle)
-    file = str(labelled_file(case, "test", work))
+    collection = work / f"retrieval-test-{case.test}"
+    file = str(collection if case.folder == "squad_retrieval" else labelled_file(case, "test", work))
     inputs, gold = read_inputs(declared, file, case.options.get("columns"), texts)
     subjects = [measure.SubjectName("headway", variant, bundle) for variant in declared.variants]
     peers = (
