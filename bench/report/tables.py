@@ -77,7 +77,7 @@ def mean_stages(row: Row) -> dict[str, float]:
 
 
 def speeds(record: Record) -> Table | None:
-    """Useful operations and bytes a second, beside what the machine reached in a large product and a pass over memory."""
+    """Tokens and useful operations a second, beside what the machine reached in a large product."""
     work, peaks = record.work, record.peaks
     if work is None or peaks is None or "fp32" not in peaks.operations:
         return None
@@ -86,8 +86,9 @@ def speeds(record: Record) -> Table | None:
         alone = row.latency(50)
         many = row.throughput.value * work.operations
         one = "" if alone is None else f"{work.operations / alone.value / 1e6:.1f}"
-        rows.append([row.subject, one, f"{many / 1e9:.1f}", f"{100 * many / best:.0f} %"])
-    head = ["subject", "one text, G operations/s", "all at once", "of the fp32 peak"]
+        tokens = f"{row.throughput.value * work.tokens:,.0f}"
+        rows.append([row.subject, tokens, one, f"{many / 1e9:.1f}", f"{100 * many / best:.0f} %"])
+    head = ["subject", "tokens/s", "one text, G operations/s", "all at once", "of the fp32 peak"]
     return Table("Useful operations", head, rows)
 
 
