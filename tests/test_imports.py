@@ -44,6 +44,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {  # folder -> (parts of head
 NEED_MORE = (
     "headway.bench.epoch",
     "headway.bench.pipeline",
+    "headway.bench.leaderboard",
     "headway.bench.precisions",
     "headway.bench.quality",
     "headway.bench.baselines",
