@@ -6,7 +6,8 @@ import hashlib
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -161,7 +162,7 @@ def _run(subject: SubjectName, job: Job) -> tuple[Measured, Answers]:
     with tempfile.TemporaryFile() as words, tempfile.TemporaryFile() as given:
         given.write(msgspec.json.encode(job))
         given.seek(0)
-        with subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE, stderr=words) as worker:
+        with _process(command, stdin=given, stdout=subprocess.PIPE, stderr=words) as worker:
             assert worker.stdout is not None
             cold = 0.0
             for line in worker.stdout:
@@ -175,6 +176,17 @@ def _run(subject: SubjectName, job: Job) -> tuple[Measured, Answers]:
         words.seek(0)
         last_words = words.read().decode(errors="replace").strip().splitlines()[-1:]
     raise MeasurementError(str(subject), " ".join(last_words))
+
+
+@contextmanager
+def _process(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is waited for where the block ends well, and ended where it does not."""
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
 
 
 def started(interpreter: str, module: str, home: Path = SOURCE) -> list[str]:

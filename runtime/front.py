@@ -59,18 +59,20 @@ class Front:
                 of no effect where the front is eager.
             batch_tokens: tokens in a batch, about; one request may be longer. None: as the pipeline's plan has it, or 2048.
             workers: threads that each answer batches by themselves; more than one is of use for a pipeline that was
-                opened with threads=1. None: as the pipeline's plan has it, or 1.
+                opened with threads=1. None: as the pipeline's plan has it, which is then opened as the plan has it, or 1.
             queue: requests that may wait; more must wait for a place.
             patience_ms: milliseconds that a request waits for a place, at most.
             eager: start what is there when the engine is idle, without waiting for neighbours.
         Raises:
             UsageError: a number that makes no sense.
         """
-        plan = getattr(pipe, "plan", None)
+        following = getattr(pipe, "following", None)
         if batch_tokens is None:
-            batch_tokens = BATCH_TOKENS if plan is None else plan.front_tokens
+            batch_tokens = BATCH_TOKENS if following is None else following.plan.front_tokens
         if workers is None:
-            workers = 1 if plan is None else plan.workers
+            workers = 1
+            if following is not None and following.plan.workers > 1:
+                workers, pipe = following.plan.workers, following.worker()
         for name, value, least in (
             ("deadline_ms", deadline_ms, 0),
             ("batch_tokens", batch_tokens, 1),

@@ -17,7 +17,7 @@ from headway.runtime.backends.base import engines_for, load_engine
 from headway.runtime.cache import Cache
 from headway.runtime.generation.engine import Engine
 from headway.runtime.generation.pipeline import GenerationPipeline
-from headway.runtime.pipeline import EncoderPipeline, Pipeline
+from headway.runtime.pipeline import EncoderPipeline, Following, Pipeline
 from headway.runtime.plan import BATCH_TOKENS
 from headway.runtime.tokenize import open_tokenizer
 
@@ -45,7 +45,8 @@ def load(
         precision: name of a variant, or "auto": the fastest variant and engine here. That is measured at the first
             call and remembered in the user's cache folder. With HEADWAY_CACHE=off in the environment, and for models
             that write, it is int8 where the bundle has it and 8-bit products are fast, else fp32, on the first engine.
-            Where `headway tune` has left a plan for this machine beside the bundle, that is followed.
+            Where `headway tune` has left a plan for this machine beside the bundle, that is followed: here on all
+            threads, and by a `Front` in as many workers as the plan has.
         threads: for tokenizer, engine and kernels together; None: all that affinity and cgroup leave.
         batch_tokens: padded tokens in a batch, at most (one text may be longer); None: the plan's, or 512.
         cache: inputs whose answers are kept, those last used; a model that writes keeps what it has read of so many
@@ -66,9 +67,17 @@ def load(
     if (device, backend, precision) == ("cpu", "auto", "auto"):
         plan = tuned.read(folder, declared.seal, budget)
     if plan is not None:
-        precision, backend, budget = plan.precision, plan.backend, plan.threads
+        precision, backend = plan.precision, plan.backend
         batch_tokens = batch_tokens or plan.batch_tokens
     batch_tokens = batch_tokens or BATCH_TOKENS
+
+    def worker() -> Pipeline:
+        assert plan is not None
+        return load(
+            folder, backend=backend, precision=precision, threads=plan.threads, batch_tokens=batch_tokens, cache=cache
+        )  # fmt: skip
+
+    following = None if plan is None else Following(plan, worker)
     engines, precisions = _engines(backend, device), _precisions(declared, precision)
     task, tokenizer = tasks.load(declared.task), open_tokenizer(folder / TOKENIZER)
     among = choice.candidates(declared, precisions, engines, device)
@@ -79,14 +88,14 @@ def load(
         graphs = choice.Opener(folder, declared, (), device, budget).verified(chosen)
         opened = Engine(graphs, budget, declared.longest, cache)
         spec = _spec(folder, task, declared, chosen, tokenizer)
-        return GenerationPipeline(declared, chosen, task, spec, tokenizer, opened, batch_tokens, plan)
+        return GenerationPipeline(declared, chosen, task, spec, tokenizer, opened, batch_tokens, following)
     encoder = cast(EncoderTask, task)
     opener = choice.Opener(folder, declared, encoder.READ, device, budget)
     (chosen, engine), model = choice.choose(among, opener)
     spec = _spec(folder, task, declared, chosen, tokenizer)
     kept = Cache(cache) if cache else None
     return EncoderPipeline(
-        declared, chosen, encoder, spec, tokenizer, model, batch_tokens, kept, engine, plan
+        declared, chosen, encoder, spec, tokenizer, model, batch_tokens, kept, engine, following
     )
 
 

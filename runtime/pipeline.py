@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
 from threading import Lock
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,14 @@ Input = str | tuple[str, ...] | Mapping[str, Any]
 """a text; texts that belong together, as a pair; or an object with the task's fields, as in a data file"""
 
 
+class Following(NamedTuple):
+    """The plan that a pipeline was opened by, on all threads."""
+
+    plan: Plan
+    worker: Callable[[], Pipeline]
+    """opens another, on the threads that the plan gives each worker of a front"""
+
+
 class Pipeline(ABC):
     """An opened bundle. Safe to share between threads. Made by `headway.runtime.load`."""
 
@@ -40,10 +48,10 @@ class Pipeline(ABC):
         task: Task,
         spec: Spec,
         tokenizer: Any,
-        plan: Plan | None = None,
+        following: Following | None = None,
     ) -> None:
-        """`plan`: the one that was followed, for a front that follows it, too."""
-        self.plan = plan
+        """`following`: for a front that follows the plan, too."""
+        self.following = following
         self.manifest, self.precision, self.task, self.spec = manifest, precision, task, spec
         self._tokenizer = tokenizer
         self._tokenizing = Lock()  # tasks set the tokenizer's truncation
@@ -100,10 +108,10 @@ class EncoderPipeline(Pipeline):
         batch_tokens: int = BATCH_TOKENS,
         cache: Cache | None = None,
         engine: str | None = None,
-        plan: Plan | None = None,
+        following: Following | None = None,
     ) -> None:
         """`engine`: name of the backend, where it has one."""
-        super().__init__(manifest, precision, task, spec, tokenizer, plan)
+        super().__init__(manifest, precision, task, spec, tokenizer, following)
         self._encoder_task, self._backend, self._batch_tokens = task, backend, batch_tokens
         self.cache, self.engine = cache, engine
 

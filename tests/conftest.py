@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 from headway.cli import main as cli
+from tests.tiny_bert import tiny_bert
 
 os.environ["HEADWAY_CACHE"] = (
     "off"  # no engine is chosen by its speed, and nothing written to the user's folders
@@ -84,39 +84,8 @@ def dev_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as `transformers` saves it: random weights, a WordPiece tokenizer with the training texts' words."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    special |= {"mask_token": "[MASK]"}
-    words = re.findall(r"\w+|[^\w\s]", " ".join(r["text"].lower() for r in records("train", 160)))
-    letters = sorted(set("".join(words)))
-    pieces = [*special.values(), *letters, *(f"##{c}" for c in letters), *sorted(set(words) - set(letters))]
-    raw = Tokenizer(models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token="[UNK]"))  # type: ignore[call-arg]
-    raw.normalizer = normalizers.BertNormalizer(lowercase=True)
-    raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    raw.decoder = decoders.WordPiece()
-    sep, cls = raw.token_to_id("[SEP]"), raw.token_to_id("[CLS]")
-    raw.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
-    names = ["input_ids", "token_type_ids", "attention_mask"]
-    folder = tmp_path_factory.mktemp("pretrained") / "tiny-bert"
-    PreTrainedTokenizerFast(
-        tokenizer_object=raw, model_input_names=names, model_max_length=64, **special
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=raw.get_vocab_size(),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        pad_token_id=raw.token_to_id("[PAD]"),
-        initializer_range=0.3,  # far apart, so that an untrained model gives many different answers
-    )
-    BertModel(config).save_pretrained(folder)
-    return folder
+    texts = [record["text"] for record in records("train", 160)]
+    return tiny_bert(tmp_path_factory.mktemp("pretrained") / "tiny-bert", texts, length=64, layers=2)
 
 
 @pytest.fixture(scope="session")

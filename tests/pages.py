@@ -31,6 +31,7 @@ from headway.core import files
 from headway.core.progress import Progress, silent
 from headway.export.options import ExportOptions
 from tests import corpora
+from tests.tiny_bert import tiny_bert
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -311,36 +312,8 @@ def once(folder: Path, make: Callable[[Path], object]) -> Path:
 
 def _encoder(folder: Path) -> None:
     """A tiny random BERT that reads 512 tokens."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    special |= {"mask_token": "[MASK]"}
-    words = re.findall(r"\w+|[^\w\s]", " ".join(r["text"].lower() for r in corpora.texts("train")))
-    letters = sorted(set("".join(words)) | set("abcdefghijklmnopqrstuvwxyz0123456789"))
-    pieces = [*special.values(), *letters, *(f"##{c}" for c in letters), *sorted(set(words) - set(letters))]
-    raw = Tokenizer(models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token="[UNK]"))  # type: ignore[call-arg]
-    raw.normalizer = normalizers.BertNormalizer(lowercase=True)
-    raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    raw.decoder = decoders.WordPiece()
-    sep, cls = raw.token_to_id("[SEP]"), raw.token_to_id("[CLS]")
-    raw.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
-    names = ["input_ids", "token_type_ids", "attention_mask"]
-    PreTrainedTokenizerFast(
-        tokenizer_object=raw, model_input_names=names, model_max_length=512, **special
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=raw.get_vocab_size(),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        intermediate_size=64,
-        pad_token_id=raw.token_to_id("[PAD]"),
-        initializer_range=0.3,
-    )
-    BertModel(config).save_pretrained(folder)
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    tiny_bert(folder, [*(r["text"] for r in corpora.texts("train")), *letters], length=512, layers=1)
 
 
 def _writer(folder: Path) -> None:

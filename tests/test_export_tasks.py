@@ -61,6 +61,9 @@ def untrained(kind: str, model: Path, folder: Path, max_length: int = 96) -> tup
     folder = options.output
     folder.mkdir()
     specifics.save(network, tokenizer, spec, folder)
+    settings = msgspec.to_builtins(spec.settings)
+    if kind == "multi":  # as if they had been fitted
+        settings |= {"temperature": 1.5, "thresholds": np.linspace(0.3, 0.7, len(spec.labels)).tolist()}
     Checkpoint(
         task=task,
         labels=spec.labels,
@@ -69,7 +72,7 @@ def untrained(kind: str, model: Path, folder: Path, max_length: int = 96) -> tup
         training_data={},
         options={},
         metrics={},
-        settings=msgspec.to_builtins(spec.settings),
+        settings=settings,
     ).write(folder)
     return folder, rows
 

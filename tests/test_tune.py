@@ -151,13 +151,17 @@ def test_load_and_front_follow_the_plan(tmp_path: Path) -> None:
     tuned.write(folder, seal, 2, plan())
     tuned.write(folder, seal, 3, plan(batch_tokens=55))
     pipe: Any = load(folder, threads=2)
-    assert (pipe.precision, pipe.engine, pipe._batch_tokens, pipe.plan) == ("fp32", "onnxruntime", 77, plan())
-    assert pipe._backend._threads == 1
+    assert (pipe.precision, pipe.engine, pipe._batch_tokens) == ("fp32", "onnxruntime", 77)
+    assert pipe.following.plan == plan()
+    assert pipe._backend._threads == 2  # many texts at once
     front = Front(pipe)
-    assert (front._count, front._batch_tokens) == (2, 99)
+    worker: Any = front._pipe
+    assert (front._count, front._batch_tokens, worker._backend._threads) == (2, 99, 1)
+    assert (worker.precision, worker._batch_tokens) == ("fp32", 77)
+    assert Front(pipe, workers=1)._pipe is pipe
     assert load(folder, threads=2, batch_tokens=11)._batch_tokens == 11  # type: ignore[attr-defined]
     for other in (load(folder, threads=1), load(folder, threads=2, precision="fp32")):
-        assert other.plan is None
+        assert other.following is None
     some = texts(40)
 
     async def main() -> list[Any]:
@@ -173,11 +177,11 @@ def test_a_plan_for_another_bundle_or_machine_is_left_alone(
     folder = small_bundle(tmp_path / "bundle")
     seal = Bundle.read(folder).seal
     tuned.write(folder, "b" * 64, 1, plan())
-    assert load(folder, threads=1).plan is None
+    assert load(folder, threads=1).following is None
     tuned.write(folder, seal, 1, plan())
     assert tuned.read(folder, seal, 1) == plan()
     monkeypatch.setattr("headway.core.hardware.cpu_name", lambda: "another")
-    assert load(folder, threads=1).plan is None
+    assert load(folder, threads=1).following is None
 
 
 @pytest.mark.parametrize(
@@ -214,7 +218,7 @@ def test_the_command(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "a million requests at that rate" in ran.out
     (found,) = json.loads((folder / "plan.json").read_text())["machines"].values()
     assert (found["precision"], found["rate"]) == ("fp32", 20)
-    assert load(folder, threads=1).plan is not None
+    assert load(folder, threads=1).following is not None
     (folder / "plan.json").unlink()
     ran = run(*asked, "--p95-ms", 0.0001)
     assert ran.code == 4

@@ -79,20 +79,22 @@ class Piped:
 
 
 class Labels(Piped):
-    """One label; those that reach their thresholds; or a score."""
+    """One label; those whose logits reach what their thresholds and the temperature ask for; or a score."""
 
     def __init__(self, network: Any, tokenizer: Any, wanted: Wanted) -> None:
+        from scipy.special import logit
         from transformers import pipeline
 
         cut: dict[str, Any] = {"truncation": True, "max_length": wanted.max_length}
         self._ranks = wanted.task == "text-ranking"
         self._kind = "regression" if self._ranks else wanted.settings.get("kind", "single")
         if self._kind == "multi":
-            cut["top_k"] = None
+            cut |= {"top_k": None, "function_to_apply": "none"}
         if self._ranks:
             cut["function_to_apply"] = "sigmoid"
         limits = wanted.settings.get("thresholds") or [0.5] * len(wanted.labels)
-        self._limits = dict(zip(wanted.labels, limits, strict=True))
+        scale = wanted.settings.get("temperature", 1.0)
+        self._limits = dict(zip(wanted.labels, scale * logit(limits), strict=True))
         super().__init__(
             pipeline("text-classification", model=network, tokenizer=tokenizer, device="cpu"), cut
         )

@@ -24,10 +24,9 @@ from headway.runtime.generation.lexicon import Lexicon
 from headway.runtime.generation.search import log_probabilities, score, search
 from headway.runtime.generation.texts import Texts
 from headway.runtime.generation.windows import LongSources
-from headway.runtime.pipeline import WINDOW, Input, Pipeline
+from headway.runtime.pipeline import WINDOW, Following, Input, Pipeline
 from headway.runtime.plan import BATCH_TOKENS
 from headway.runtime.plan import plan as batches_of
-from headway.runtime.tuned import Plan
 
 TOKENS_IN_WORD = 4
 """that are looked ahead for each word of a suggestion"""
@@ -49,9 +48,9 @@ class GenerationPipeline(Pipeline):
         tokenizer: Any,
         engine: Engine,
         batch_tokens: int = BATCH_TOKENS,
-        plan: Plan | None = None,
+        following: Following | None = None,
     ) -> None:
-        super().__init__(manifest, precision, task, spec, tokenizer, plan)
+        super().__init__(manifest, precision, task, spec, tokenizer, following)
         self._engine, self._batch_tokens = engine, batch_tokens
         self._lexicon = Lexicon(tokenizer, engine.vocabulary)
         own = {n: getattr(spec.settings, n, None) for n in ("max_new_tokens", "num_beams")}
