@@ -8,7 +8,7 @@ from headway.bench import tune as tuning
 from headway.bench.inputs import read_inputs
 from headway.bench.report.tables import shown
 from headway.cli.screen import bar, say
-from headway.core import hub
+from headway.core import files, hub
 from headway.core.errors import GateError, UsageError
 from headway.core.manifest import Bundle
 from headway.core.threads import budget
@@ -64,9 +64,12 @@ def tune(
     ):
         if not 0 < value < float("inf"):
             raise UsageError(option, f"must be above 0, not {value:g}")
+    if not 0 <= max_drop < float("inf"):
+        raise UsageError("--max-drop", f"must be at least 0, not {max_drop:g}")
     if texts < 1:
         raise UsageError("--texts", f"must be at least 1, not {texts}")
     bundle = hub.located(bundle)
+    files.refuse_unwritable(bundle / tuned.NAME)
     declared, count = Bundle.read(bundle), budget(threads)
     inputs, _ = read_inputs(declared, input, columns, texts)
     target = tuning.Target(p95_ms, rate, max_drop)

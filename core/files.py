@@ -73,6 +73,15 @@ def refuse_taken(path: Path, overwrite: bool) -> None:
             raise OutputError(path, "it is a file")
         if path.is_dir() and any(path.iterdir()) and not overwrite:
             raise OutputError(path, "it exists already; give --overwrite to replace it")
+    except OSError as error:
+        _tell(path, error)
+        raise
+    refuse_unwritable(path)
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise OutputError if nothing can be written beside `path`."""
+    try:
         probe = _partial(path, "probe")
         probe.mkdir()
         probe.rmdir()

@@ -16,7 +16,8 @@ from headway.bench import tune as tuning
 from headway.bench.record import Load
 from headway.bench.tune import Target, tune, ways
 from headway.bench.tune_worker import Way
-from headway.core.errors import BundleError, MeasurementError, UsageError
+from headway.core import files
+from headway.core.errors import BundleError, MeasurementError, OutputError, UsageError
 from headway.core.manifest import Bundle
 from headway.runtime import load, tuned
 from headway.runtime.front import Front
@@ -225,6 +226,19 @@ def test_the_command(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "more machines do not help" in ran.err
     assert "tuning gate: variant fp32: p95 in ms at 20 requests a second" in ran.err
     assert not (folder / "plan.json").exists()
-    for option, value in (("--p95-ms", 0), ("--rate", -1), ("--texts", 0), ("--price", 0)):
+    wrong = {"--p95-ms": 0, "--rate": -1, "--texts": 0, "--price": 0, "--max-drop": -1}
+    for option, value in wrong.items():
         given = {"--p95-ms": 5, "--rate": 5} | {option: value}
         assert run("tune", folder, *(part for pair in given.items() for part in pair)).code == 2
+
+
+def test_a_place_that_cannot_be_written_is_told_before_measuring(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> None:
+        raise OutputError(path, "read-only")
+
+    monkeypatch.setattr(files, "refuse_unwritable", refused)
+    monkeypatch.delattr(tuning, "tune")
+    ran = run("tune", small_bundle(tmp_path / "bundle"), "--p95-ms", 5, "--rate", 5)
+    assert (ran.code, "plan.json: read-only" in ran.err) == (OutputError.exit_code, True)
