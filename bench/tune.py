@@ -26,7 +26,7 @@ from headway.core.errors import MeasurementError, UsageError
 from headway.core.manifest import Bundle
 from headway.core.progress import Progress, silent
 from headway.runtime import tuned
-from headway.runtime.backends.base import engines_for
+from headway.runtime.backends.base import engines_for, load_engine
 from headway.runtime.choice import SWITCH
 from headway.runtime.front import BATCH_TOKENS as FRONT_TOKENS
 from headway.runtime.load import WRITES
@@ -35,7 +35,7 @@ from headway.runtime.plan import BATCH_TOKENS
 SECONDS = 2.0
 """of load for each way in the first pass; later passes take longer"""
 KEPT = 3
-"""ways of the first pass whose batches are varied"""
+"""ways of the first pass whose batches are varied, and of the second whose buckets are"""
 BATCHES = (256, BATCH_TOKENS, 1024)
 TOGETHER = (256, FRONT_TOKENS, 8192)
 REPLAYS = 3
@@ -116,12 +116,13 @@ def tune(
     best = sorted(found, key=found.__getitem__)[:KEPT]
     if not np.isfinite(found[best[0]].p95):
         raise MeasurementError("every way to run the bundle", "none could be measured")
-    varied = [w for way in best for w in _batches(way) if w not in found]
+    varied = [*best, *(w for way in best for w in _batches(way) if w not in found)]
     for way in progress(varied, "varying batches", len(varied)):
         found[way] = _held(measure, way, target.rate, 2 * SECONDS)
-    for way in best:  # as long as the others
+    padded = [w for way in sorted(varied, key=found.__getitem__)[:KEPT] for w in _buckets(way)]
+    for way in progress(padded, "varying buckets", len(padded)):
         found[way] = _held(measure, way, target.rate, 2 * SECONDS)
-    winner = min((w for w in found if w in {*best, *varied}), key=found.__getitem__)
+    winner = min((*varied, *padded), key=found.__getitem__)
     replays = [
         measure(winner, [target.rate], 4 * SECONDS)[0] for _ in progress(range(REPLAYS), "replaying", REPLAYS)
     ]
@@ -157,6 +158,12 @@ def _batches(way: Way) -> Iterator[Way]:
     for batch in BATCHES:
         for together in TOGETHER:
             yield msgspec.structs.replace(way, batch_tokens=batch, front_tokens=together)
+
+
+def _buckets(way: Way) -> Iterator[Way]:
+    """Other ones than the engine's own choice."""
+    for buckets in load_engine(way.backend).BUCKETS[1:]:
+        yield msgspec.structs.replace(way, buckets=buckets)
 
 
 class Held(NamedTuple):

@@ -27,6 +27,7 @@ class Way(msgspec.Struct, frozen=True):
     workers: int
     batch_tokens: int
     front_tokens: int
+    buckets: int = 0
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -46,7 +47,8 @@ def main() -> None:
     inputs = [tuple(given) if isinstance(given, list) else given for given in job.inputs]
     way = job.way
     pipe = load(
-        Path(job.bundle), precision=way.precision, backend=way.backend, threads=way.threads, batch_tokens=way.batch_tokens
+        Path(job.bundle), precision=way.precision, backend=way.backend, threads=way.threads,
+        batch_tokens=way.batch_tokens, buckets=way.buckets or None,
     )  # fmt: skip
     warm_up(Asked(pipe), inputs)
     pipe(inputs[:64])

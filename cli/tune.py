@@ -75,9 +75,10 @@ def tune(
     target = tuning.Target(p95_ms, rate, max_drop)
     found = tuning.tune(declared, target, count, tuning.journal(bundle, inputs), progress=bar)
     way = found.way
+    padded = f", lengths padded to {way.buckets} buckets an octave" if way.buckets else ""
     print(
         f"{way.precision} on {way.backend}, {way.workers} × {way.threads} threads, batches of {way.batch_tokens} tokens, "
-        f"{way.front_tokens} taken together: p95 {shown(found.p95)} ms at {rate:g} requests a second, "
+        f"{way.front_tokens} taken together{padded}: p95 {shown(found.p95)} ms at {rate:g} requests a second, "
         f"the best of {found.tried} ways"
     )
     if found.highest_rate:
@@ -95,6 +96,7 @@ def tune(
         threads=way.threads,
         workers=way.workers,
         batch_tokens=way.batch_tokens,
+        buckets=way.buckets,
         front_tokens=way.front_tokens,
         p95_ms=p95_ms,
         rate=rate,

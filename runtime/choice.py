@@ -59,6 +59,8 @@ class Opener:
     """names of outputs"""
     device: str
     threads: int
+    buckets: int = 0
+    """as the engine is to be opened with"""
 
     def verified(self, precision: str) -> dict[str, Path]:
         """A variant's graphs, by role. Raises BundleError."""
@@ -74,7 +76,9 @@ class Opener:
         """Raises BundleError or UnavailableError."""
         graph, declared = self.verified(choice.precision)["model"], self.declared.graphs["model"]
         engine = load_engine(choice.engine)
-        return engine.open_graph(graph, declared, self.read, self.declared.pad_id, self.device, self.threads)
+        return engine.open_graph(
+            graph, declared, self.read, self.declared.pad_id, self.device, self.threads, self.buckets
+        )
 
 
 Measure = Callable[[Backend, list[list[Ragged]], float], list[float]]

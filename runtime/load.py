@@ -34,6 +34,7 @@ def load(
     precision: str = "auto",
     threads: int | None = None,
     batch_tokens: int | None = None,
+    buckets: int | None = None,
     cache: int = 0,
 ) -> Pipeline:
     """Open a bundle for prediction.
@@ -49,6 +50,8 @@ def load(
             threads, and by a `Front` in as many workers as the plan has.
         threads: for tokenizer, engine and kernels together; None: all that affinity and cgroup leave.
         batch_tokens: padded tokens in a batch, at most (one text may be longer); None: the plan's, or 512.
+        buckets: lengths from one power of two to the next that an engine pads to if it is slow to see new ones; None:
+            the plan's, or the engine's own choice.
         cache: inputs whose answers are kept, those last used; a model that writes keeps what it has read of so many
             sources, and of prompts that begin alike.
     Raises:
@@ -59,6 +62,8 @@ def load(
     folder = hub.located(bundle)
     if batch_tokens is not None and batch_tokens < 1:
         raise UsageError("--batch-tokens", f"must be at least 1, not {batch_tokens}")
+    if buckets is not None and buckets < 1:
+        raise UsageError("buckets", f"must be at least 1, not {buckets}")
     budget = thread_budget(threads)
     os.environ.setdefault("RAYON_NUM_THREADS", str(budget))  # the tokenizer's pool, made at its first batch
     declared = manifest.Bundle.read(folder)
@@ -69,12 +74,14 @@ def load(
     if plan is not None:
         precision, backend = plan.precision, plan.backend
         batch_tokens = batch_tokens or plan.batch_tokens
+        buckets = buckets or plan.buckets
     batch_tokens = batch_tokens or BATCH_TOKENS
 
     def worker() -> Pipeline:
         assert plan is not None
         return load(
-            folder, backend=backend, precision=precision, threads=plan.threads, batch_tokens=batch_tokens, cache=cache
+            folder, backend=backend, precision=precision, threads=plan.threads, batch_tokens=batch_tokens,
+            buckets=buckets, cache=cache,
         )  # fmt: skip
 
     following = None if plan is None else Following(plan, worker)
@@ -90,7 +97,7 @@ def load(
         spec = _spec(folder, task, declared, chosen, tokenizer)
         return GenerationPipeline(declared, chosen, task, spec, tokenizer, opened, batch_tokens, following)
     encoder = cast(EncoderTask, task)
-    opener = choice.Opener(folder, declared, encoder.READ, device, budget)
+    opener = choice.Opener(folder, declared, encoder.READ, device, budget, buckets or 0)
     (chosen, engine), model = choice.choose(among, opener)
     spec = _spec(folder, task, declared, chosen, tokenizer)
     kept = Cache(cache) if cache else None

@@ -27,6 +27,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """of a front, each of which answers requests by itself"""
     batch_tokens: Count
     """padded tokens in a batch of the pipeline, at most"""
+    buckets: int = 0
+    """as `runtime.backends.base.Engine` has them; 0: the engine's own choice"""
     front_tokens: Count
     """tokens of the requests that a worker of a front takes together, about"""
     p95_ms: float

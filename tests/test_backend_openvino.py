@@ -139,7 +139,7 @@ def positioned() -> bytes:
 def test_a_bucket_beyond_the_models_positions(tmp_path: Path) -> None:
     graph = written(tmp_path, "fp32", positioned())
     texts = ragged(POSITIONS, POSITIONS - 1, 3, POSITIONS)
-    assert openvino.bucket(POSITIONS) > POSITIONS
+    assert openvino.bucket(POSITIONS, 8) > POSITIONS
     expected = alone(opened(onnxruntime, graph), texts)
     for found, logits in zip(alone(opened(openvino, graph), texts), expected, strict=True):
         np.testing.assert_array_equal(found, logits)
@@ -147,15 +147,16 @@ def test_a_bucket_beyond_the_models_positions(tmp_path: Path) -> None:
         opened(openvino, graph).run([ragged(POSITIONS + 1)])
 
 
-@given(st.integers(1, 100_000))
-def test_buckets(length: int) -> None:
-    least = openvino.bucket(length)
-    assert length <= least < max(length + openvino.SHORTEST, 1.125 * length + 1)
-    assert openvino.bucket(least) == least
+@given(st.integers(1, 100_000), st.sampled_from(openvino.BUCKETS))
+def test_buckets(length: int, buckets: int) -> None:
+    least = openvino.bucket(length, buckets)
+    assert length <= least < max(length + openvino.SHORTEST, (1 + 1 / buckets) * length + 1)
+    assert openvino.bucket(least, buckets) == least
 
 
-def test_buckets_are_few() -> None:
-    assert len({openvino.bucket(length) for length in range(1, 513)}) == 32
+@pytest.mark.parametrize(("buckets", "count"), [(4, 20), (8, 32), (16, 48)])
+def test_buckets_are_few(buckets: int, count: int) -> None:
+    assert len({openvino.bucket(length, buckets) for length in range(1, 513)}) == count
 
 
 @needs_openvino

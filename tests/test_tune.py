@@ -87,6 +87,7 @@ def test_quality_counts_where_it_was_measured(declared: Bundle) -> None:
         Way("int8", "onnxruntime", 1, 2, 256, 8192),
         Way("fp32", "onnxruntime", 2, 1, 1024, 2048),
         Way("fp32", "openvino", 2, 1, 512, 256),
+        Way("fp32", "openvino", 1, 2, 512, 2048, buckets=16),
     ],
 )
 def test_the_fastest_way_is_found(best: Way, declared: Bundle) -> None:
@@ -141,7 +142,7 @@ def test_an_interrupted_search_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
 def plan(**changed: Any) -> tuned.Plan:
     fields: dict[str, Any] = {
         "precision": "fp32", "backend": "onnxruntime", "threads": 1, "workers": 2, "batch_tokens": 77,
-        "front_tokens": 99, "p95_ms": 20.0, "rate": 50.0, "measured_p95_ms": 10.0, "highest_rate": 90.0,
+        "front_tokens": 99, "buckets": 4, "p95_ms": 20.0, "rate": 50.0, "measured_p95_ms": 10.0, "highest_rate": 90.0,
     }  # fmt: skip
     return tuned.Plan(**fields | changed)
 

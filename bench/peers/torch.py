@@ -1,17 +1,26 @@
-"""PyTorch with Transformers, fp32 and bf16 weights, compiled where asked for: its pipelines, and `generate()`."""
+"""PyTorch with Transformers, fp32 and bf16 weights, compiled where asked for: its pipelines, and `generate()`.
+
+For questions and sequential sentences Transformers 5 has no pipeline; the checkpoint is asked as training asks it.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from headway.bench.answers import plain
 from headway.bench.peers.base import Setting, Wanted, halves, order, require
+from headway.core import tasks
 
+TRAINED = ("question-answering", "sequential-sentence-classification")
+"""tasks that Transformers has no pipeline for"""
 TASKS = (
+    *TRAINED,
     "text-classification",
     "token-classification",
     "sentence-embedding",
@@ -44,6 +53,12 @@ def open_subject(model: Path, precision: str, wanted: Wanted) -> Any:
 
     torch.set_num_threads(wanted.threads)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision.removesuffix(COMPILED)]
+    if wanted.task in TRAINED:
+        trained = Trained(model, wanted)
+        trained.network.to(dtype)
+        if precision.endswith(COMPILED):
+            trained.network.forward = torch.compile(trained.network.forward, dynamic=True)
+        return trained
     kind, read = KINDS[wanted.task]
     network = getattr(transformers, kind).from_pretrained(model, dtype=dtype, use_safetensors=True)
     if precision.endswith(COMPILED):
@@ -171,6 +186,30 @@ class Texts:
         new = written if self._crossed else written[:, given["input_ids"].shape[1] :]
         found: list[str] = self._tokenizer.batch_decode(new, skip_special_tokens=True)
         return found
+
+
+class Trained:
+    """A checkpoint as `headway evaluate` asks it: windows of similar length go together."""
+
+    SETTINGS: Sequence[Setting] = tuple({"batch_size": size} for size in (1, 8, 1000))
+
+    def __init__(self, checkpoint: Path, wanted: Wanted) -> None:
+        from headway.train.checkpoint import open_checkpoint
+
+        opened = open_checkpoint(checkpoint)
+        self._opened = replace(opened, spec=replace(opened.spec, max_length=wanted.max_length))
+        self._task, self.network = wanted.task, opened.model
+
+    def one(self, given: Any) -> Any:
+        return self.many([given], batch_size=1)[0]
+
+    def many(self, inputs: Sequence[Any], batch_size: int) -> list[Any]:
+        from headway.train.checkpoint import predict
+
+        task = tasks.load(self._task)
+        examples = [tasks.read_input(task, given, i) for i, given in enumerate(inputs)]
+        batches = (examples[i : i + batch_size] for i in range(0, len(examples), batch_size))
+        return [plain(self._task, result) for batch in batches for result in predict(self._opened, batch)]
 
 
 def _pooling(pooling: str) -> type:

@@ -35,11 +35,22 @@ class Engine(Protocol):
 
     DEVICES: tuple[str, ...]
     """devices it can run on: "cpu" """
+    BUCKETS: tuple[int, ...]
+    """lengths from one power of two to the next that it may pad to, its own choice first; empty: it takes any length"""
 
     def open_graph(
-        self, graph: Path, declared: Graph, read: Sequence[str], pad_id: int, device: str, threads: int
+        self,
+        graph: Path,
+        declared: Graph,
+        read: Sequence[str],
+        pad_id: int,
+        device: str,
+        threads: int,
+        buckets: int = 0,
     ) -> Backend:
         """Open a verified ONNX file on exactly this device, to read the outputs of these names.
+
+        `buckets`: one of `BUCKETS`; 0, and where there are none: the engine's own choice.
 
         Raises UnavailableError or BundleError.
         """

@@ -17,6 +17,7 @@ from headway.runtime.backends.base import Outputs
 from headway.runtime.ragged import Ragged
 
 DEVICES = ("cpu",)
+BUCKETS = ()
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """what it makes of a ragged batch"""
 
@@ -26,7 +27,13 @@ SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
 
 
 def open_graph(
-    graph: Path, declared: Graph, read: Sequence[str], pad_id: int, device: str, threads: int
+    graph: Path,
+    declared: Graph,
+    read: Sequence[str],
+    pad_id: int,
+    device: str,
+    threads: int,
+    buckets: int = 0,
 ) -> OnnxRuntime:
     try:
         import onnxruntime

@@ -24,28 +24,34 @@ from headway.runtime.backends.base import Outputs
 from headway.runtime.ragged import Ragged
 
 DEVICES = ("cpu",)
+BUCKETS = (8, 4, 16)
+"""from one power of two to the next: with 8, 2,000 mixed texts in 241 batches have 84 shapes instead of 172, for 7 %
+more padding (4 and a shortest of 16: 66 shapes, 13 %)"""
 
 TELEMETRY = "openvino.tools.ovc"
 """part of openvino that reports its import to its maker and takes half of the import's time; nothing here needs it"""
 
 SHORTEST = 8
 """tokens, of the shortest bucket and between buckets at least"""
-PER_OCTAVE = 8
-"""buckets from one power of two to the next: 2,000 mixed texts in 241 batches have 84 shapes instead of 172, for 7 %
-more padding (4 and a shortest of 16: 66 shapes, 13 %)"""
 
 CAPABILITY = {"bf16": "BF16", "f16": "FP16"}
 """OpenVINO's names of a type: in a graph, and among what the processor has instructions for"""
 
 
 def open_graph(
-    graph: Path, declared: Graph, read: Sequence[str], pad_id: int, device: str, threads: int
+    graph: Path,
+    declared: Graph,
+    read: Sequence[str],
+    pad_id: int,
+    device: str,
+    threads: int,
+    buckets: int = 0,
 ) -> OpenVino:
     try:
         openvino = _import()
     except ImportError as error:
         raise UnavailableError("openvino", "pip install 'headway[openvino]'") from error
-    return OpenVino(openvino, graph, declared, read, pad_id, threads)
+    return OpenVino(openvino, graph, declared, read, pad_id, threads, buckets or BUCKETS[0])
 
 
 def _import() -> Any:
@@ -64,9 +70,17 @@ class OpenVino:
     """One batch runs on all threads; of several batches, each runs in a stream of one thread, which is faster."""
 
     def __init__(
-        self, openvino: Any, graph: Path, declared: Graph, read: Sequence[str], pad_id: int, threads: int
+        self,
+        openvino: Any,
+        graph: Path,
+        declared: Graph,
+        read: Sequence[str],
+        pad_id: int,
+        threads: int,
+        buckets: int,
     ) -> None:
         self._core, self._threads, self._pad_id = openvino.Core(), threads, pad_id
+        self._buckets = buckets
         self._model = _read(self._core, graph)
         self._hint = _hint(self._model, self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         self._inputs = [tensor.name for tensor in declared.inputs]
@@ -82,7 +96,7 @@ class OpenVino:
 
     def _run_one(self, requests: Requests, batch: Ragged) -> Outputs:
         longest = int(batch.lengths.max())
-        padded = bucket(longest)
+        padded = bucket(longest, self._buckets)
         if longest < padded < self._too_long:
             try:
                 return self._padded_to(padded, requests, batch)
@@ -140,10 +154,10 @@ class Requests:
             self._idle.append(request)
 
 
-def bucket(length: int) -> int:
-    """The least bucket of so many tokens: 8, 16, … 120, 128, 144, … 256, 288, …"""
+def bucket(length: int, buckets: int) -> int:
+    """The least bucket of so many tokens; where 8 lie between powers of two: 8, 16, … 120, 128, 144, … 256, 288, …"""
     octave = 1 << max(length - 1, 1).bit_length() - 1
-    step = max(SHORTEST, octave // PER_OCTAVE)
+    step = max(SHORTEST, octave // buckets)
     return -(-length // step) * step
 
 
