@@ -1,0 +1,150 @@
+"""From an ONNX graph to an engine. Precision is what the graph says: nothing is rounded that is not rounded there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from headway.core.errors import BundleError, UnavailableError
+from headway.runtime.tensorrt.key import Options
+from headway.runtime.tensorrt.library import Library
+from headway.runtime.tensorrt.shapes import Profile
+
+MOST_TOLD = 5
+"""reasons in a message"""
+
+
+class Built(NamedTuple):
+    """An engine, and what was learned on the way."""
+
+    plan: bytes
+    timings: bytes
+    """TensorRT's own notes on how fast each way to compute a layer is; empty: it keeps none"""
+
+
+class Parsed(NamedTuple):
+    """A graph as the library understands it."""
+
+    library: Library
+    graph: Path
+    log: Any
+    builder: Any
+    network: Any
+
+
+def parse(library: Library, graph: Path) -> Parsed:
+    """Read a verified graph.
+
+    Raises:
+        BundleError: the file is no graph with inputs of (rows, tokens).
+        UnavailableError: the library does not take the graph. The message names nodes.
+    """
+    trt, log = library.module, library.logger()
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse_from_file(str(graph)):
+        errors = [parser.get_error(i) for i in range(parser.num_errors)]
+        reasons = [_reason(error) for error in errors]
+        if not any(error.node_operator() for error in errors):
+            problem = f"{_named(graph)} cannot be read: {_told(reasons or log.errors)}"
+            raise BundleError(graph.parent.parent, problem)
+        raise UnavailableError(
+            f"{_told(reasons)} of {_named(graph)}, in {library.name} {library.version},",
+            "export with --target tensorrt, or choose another --precision or --backend",
+        )
+    shapes = [tuple(network.get_input(i).shape) for i in range(network.num_inputs)]
+    if not network.num_outputs or not shapes or any(len(shape) != 2 for shape in shapes):
+        raise BundleError(graph.parent.parent, f"{_named(graph)} has not inputs of rows and tokens alone")
+    return Parsed(library, graph, log, builder, network)
+
+
+def build(parsed: Parsed, options: Options, capability: tuple[int, int], timings: bytes = b"") -> Built:
+    """Build an engine.
+
+    Args:
+        capability: what the engine is for; TensorRT builds for the GPU of the calling thread, TensorRT-RTX for any.
+        timings: of earlier builds on the same GPU, to go on from.
+    Raises:
+        UnavailableError: the library cannot, for such a GPU or with these options, or for want of memory.
+    """
+    library, graph, log, builder, network = parsed
+    trt, config = library.module, builder.create_builder_config()
+    for profile in options.shapes.profiles:
+        config.add_optimization_profile(_profile(builder, network, profile))
+    config.clear_flag(trt.BuilderFlag.TF32)  # it would round fp32 to 10 bits
+    for flag in _flags(trt, options):
+        config.set_flag(flag)
+    if options.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
+    if library.portable:
+        _set_capability(library, config, capability)
+    else:
+        _go_on_from(config, timings)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        gpu = "compute capability {}.{}".format(*capability)
+        raise UnavailableError(
+            f"an engine of {_named(graph)} by {library.name} {library.version} for {gpu}",
+            f"{_told(log.errors)}; choose another --precision or --backend",
+        )
+    return Built(bytes(plan), b"" if library.portable else bytes(config.get_timing_cache().serialize()))
+
+
+def combined(library: Library, ours: bytes, theirs: bytes) -> bytes:
+    """Timings of two builds on the same GPU, in one."""
+    config = library.module.Builder(library.logger()).create_builder_config()
+    whole, other = config.create_timing_cache(ours), config.create_timing_cache(theirs)
+    if whole is None or other is None or not whole.combine(other, False):
+        return ours
+    return bytes(whole.serialize())
+
+
+def _profile(builder: Any, network: Any, shapes: Profile) -> Any:
+    made = builder.create_optimization_profile()
+    for i in range(network.num_inputs):
+        made.set_shape(network.get_input(i).name, shapes.least, shapes.most, shapes.most)
+    return made
+
+
+def _flags(trt: Any, options: Options) -> list[Any]:
+    flags = [trt.BuilderFlag.VERSION_COMPATIBLE] if options.version_compatible else []
+    if options.strip:  # REFIT_IDENTICAL: with the very weights that it was built of, so that it is as fast
+        flags += [trt.BuilderFlag.STRIP_PLAN, trt.BuilderFlag.REFIT_IDENTICAL]
+    return flags
+
+
+def _set_capability(library: Library, config: Any, capability: tuple[int, int]) -> None:
+    known = library.module.ComputeCapability
+    name = "SM{}{}".format(*capability)
+    if not hasattr(known, name):
+        raise UnavailableError(
+            f"compute capability {capability[0]}.{capability[1]} in {library.name} {library.version}",
+            f"it has {', '.join(n for n in dir(known) if n.startswith('SM'))}",
+        )
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(getattr(known, name), 0)
+
+
+def _go_on_from(config: Any, timings: bytes) -> None:
+    """Let a build use earlier timings; those of another TensorRT or GPU are left aside."""
+    cache = config.create_timing_cache(timings)
+    if cache is None or not config.set_timing_cache(cache, False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
+def _reason(error: Any) -> str:
+    said = str(error.desc()).strip()
+    node = f"{error.node_operator()} ({error.node_name()})" if error.node_operator() else ""
+    return ": ".join(part for part in (node, "" if said == "false" else said) if part)
+
+
+def _told(reasons: list[str]) -> str:
+    """The first reasons, each once."""
+    each = list(dict.fromkeys(reason.strip() for reason in reasons if reason.strip()))
+    more = f" and {len(each) - MOST_TOLD} more" if len(each) > MOST_TOLD else ""
+    return "; ".join(each[:MOST_TOLD]) + more if each else "it does not say why"
+
+
+def _named(graph: Path) -> str:
+    return f"{graph.parent.name}/{graph.name}"

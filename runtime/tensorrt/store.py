@@ -1,0 +1,159 @@
+"""Where engines lie: each in a folder of its own, whole or not at all, with its key and its hash beside it.
+
+A plan is handed out only if the folder's record says its key, its size and its SHA-256. One that is damaged, or was
+built for anything else, is taken for none and replaced by the next build.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from headway.core import files
+from headway.core.errors import HeadwayError, OutputError, UnavailableError
+from headway.runtime.tensorrt.key import Key, Options
+
+T = TypeVar("T")
+RECORD, PLAN = "engine.json", "engine.plan"
+HASH = 32
+"""bytes of a SHA-256, in front of timings"""
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What lies beside an engine."""
+
+    key: Key
+    options: Options
+    bytes: int
+    sha256: str
+
+
+class Engine(NamedTuple):
+    """An engine as it was built."""
+
+    plan: bytes
+    options: Options
+
+
+def folders(bundle: Path) -> list[Path]:
+    """Where a bundle's engines may lie: in it, and in the user's cache folder, which takes them if the bundle cannot."""
+    with suppress(RuntimeError):  # nobody's home
+        user = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        return [bundle / "engines", user / "headway" / "engines"]
+    return [bundle / "engines"]
+
+
+class Store:
+    """Engines in some folders, of which the first that can be written takes new ones."""
+
+    def __init__(self, places: Sequence[Path]) -> None:
+        self._places = places
+
+    def find(self, key: Key) -> Engine | None:
+        """The engine of that key, if there is a whole one."""
+        for place in self._places:
+            with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                record = msgspec.json.decode((place / key.name / RECORD).read_bytes(), type=Record)
+                if record.key != key or (place / key.name / PLAN).stat().st_size != record.bytes:
+                    continue
+                plan = (place / key.name / PLAN).read_bytes()
+                if hashlib.sha256(plan).hexdigest() == record.sha256:
+                    return Engine(plan, record.options)
+        return None
+
+    def keep(self, key: Key, engine: Engine) -> Path:
+        """Write an engine, in place of one that had its key; the folder that it is in. Raises HeadwayError."""
+        digest = hashlib.sha256(engine.plan).hexdigest()
+        record = Record(key=key, options=engine.options, bytes=len(engine.plan), sha256=digest)
+
+        def write(place: Path) -> Path:
+            with files.whole_folder(place / key.name, overwrite=True) as folder:
+                (folder / PLAN).write_bytes(engine.plan)
+                (folder / RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(record)))
+            return place / key.name
+
+        return self._written(write)
+
+    def refuse(self, key: Key, reason: str) -> None:
+        """Remember that no engine can be built for a key. Raises HeadwayError."""
+
+        def write(place: Path) -> None:
+            with files.whole_file(place / f"{key.name}.refused") as stream:
+                stream.write(f"{reason}\n")
+
+        self._written(write)
+
+    def refusal(self, key: Key) -> str | None:
+        """Why no engine can be built for a key, if that is known."""
+        for place in self._places:
+            with suppress(OSError, UnicodeDecodeError):
+                return (place / f"{key.name}.refused").read_text("utf-8").strip()
+        return None
+
+    def forgive(self, key: Key) -> None:
+        """Forget a refusal."""
+        for place in self._places:
+            with suppress(OSError):
+                (place / f"{key.name}.refused").unlink()
+
+    def timings(self, key: Key) -> bytes:
+        """What builds of any graph have noted on the same GPU with the same library; empty: nothing that is whole."""
+        for place in reversed(self._places):
+            with suppress(OSError):
+                content = (place / _timings_of(key)).read_bytes()
+                if hashlib.sha256(content[HASH:]).digest() == content[:HASH]:
+                    return content[HASH:]
+        return b""
+
+    def note(self, key: Key, timings: bytes) -> None:
+        """Write timings for other bundles, too, if that can be."""
+        for place in reversed(self._places):
+            path = place / _timings_of(key)
+            partial = path.with_suffix(f".{os.getpid()}")
+            with suppress(OSError):
+                place.mkdir(parents=True, exist_ok=True)
+                partial.write_bytes(hashlib.sha256(timings).digest() + timings)
+                os.replace(partial, path)
+                return
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Alone among all processes that share the folders; the lock of a process that dies is free."""
+        for place in self._places:
+            with suppress(OSError):
+                place.mkdir(parents=True, exist_ok=True)
+                handle = os.open(place / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+                break
+        else:
+            yield  # nothing can be written, so that nobody else writes either
+            return
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def _written(self, write: Callable[[Path], T]) -> T:
+        """What `write` gives for the first folder that it can write."""
+        problem: HeadwayError | None = None
+        for place in self._places:
+            try:
+                place.mkdir(parents=True, exist_ok=True)
+                return write(place)
+            except (OutputError, UnavailableError) as error:
+                problem = problem or error
+            except OSError as error:
+                problem = problem or OutputError.of(place, error)
+        assert problem is not None
+        raise problem
+
+
+def _timings_of(key: Key) -> str:
+    return f"{msgspec.structs.replace(key, graph='').name}.timings"
