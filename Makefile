@@ -101,13 +101,17 @@ build/browser/.ready:
 	touch $@
 
 # Speed and memory of this tree against another commit, in turns in one run, on the bundle of `make demo`; exit code 4 if
-# anything is worse by more than a tenth, beyond chance, twice.
+# anything is worse by more than TOLERANCE, beyond chance, twice.
 BASE ?= $(shell git merge-base HEAD origin/HEAD 2>/dev/null || git rev-parse HEAD~1)
+ROUNDS ?= 12
+TOLERANCE ?= 0.1
 bench-gate: .venv/.ready
 	rm -rf build/base && mkdir -p build/base
 	git archive --prefix=source/ $(BASE) | tar -x -C build/base
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/base/site build/base/source
-	HEADWAY_CACHE=off $(BIN)/python -m headway.bench.gate demo-output/bundle --base build/base/site/headway
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --config-settings=cmake.define.HEADWAY_CUDA=OFF \
+		--target build/base/site build/base/source
+	HEADWAY_CACHE=off $(BIN)/python -m headway.bench.gate demo-output/bundle --base build/base/site/headway \
+		--rounds $(ROUNDS) --tolerance $(TOLERANCE)
 
 .venv/.locked: requirements.lock
 	$(PYTHON) -m venv .venv

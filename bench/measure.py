@@ -6,7 +6,7 @@ import hashlib
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from headway.bench import roofline
 from headway.bench.answers import Agreement, Answers
 from headway.bench.machine import machine
 from headway.bench.peers.base import Wanted, bytes_on_disk, load_peer
-from headway.bench.record import Record, Round, Row
+from headway.bench.record import Record, Round, Row, Work
 from headway.bench.worker import DONE, FIRST, Job, Measured, versions
 from headway.core.errors import GateError, MeasurementError
 from headway.core.progress import Progress, silent
@@ -86,6 +86,7 @@ def compare(
     *,
     examples: Sequence[Any] = (),
     bundle_seal: str,
+    work: Callable[[Answers], Work | None] = lambda answers: None,
     progress: Progress = silent,
 ) -> Record:
     """Run every subject in every round, taking turns, each time in a fresh process.
@@ -93,6 +94,7 @@ def compare(
     Args:
         inputs: as `answers.given` has them.
         examples: the same with gold answers, where quality is to be measured.
+        work: what the inputs ask of any engine, told from the first subject's answers.
     Raises:
         GateError: a peer's answers differ too much.
         MeasurementError: a process ended without a result.
@@ -139,6 +141,7 @@ def compare(
         machine=machine(),
         versions=versions(),
         bundle_seal=bundle_seal,
+        work=None if expected is None else work(expected),
         peaks=roofline.peaks(wanted.threads),
     )
 

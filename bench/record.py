@@ -102,7 +102,9 @@ class Work(msgspec.Struct, frozen=True):
     operations: float
     """for a text, on average"""
     weights: float
-    """bytes of the fp32 weights that every text's products read"""
+    """bytes of the fp32 weights that every text's products read; of a model that writes, once a token"""
+    written: float = 0.0
+    """tokens of an answer of a model that writes, on average"""
 
 
 class Peaks(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ import msgspec
 from cyclopts import App
 
 from headway.bench import compare as changes
-from headway.bench import measure, mixes, record, roofline
+from headway.bench import measure, record, roofline
 from headway.bench.inputs import of_lengths, read_inputs
 from headway.bench.peers.base import Peer, Wanted, load_peer
 from headway.bench.report.html import page, require
@@ -112,10 +112,9 @@ def run(
         measure.Plan(one_by_one, rounds, seconds, _rates(rates)),
         examples=gold,
         bundle_seal=manifest.seal,
+        work=lambda answers: roofline.of_answers(bundle, inputs, answers, wanted.max_length),
         progress=bar,
     )
-    counted = mixes.tokens(bundle, inputs, wanted.max_length)
-    found = msgspec.structs.replace(found, work=roofline.work(bundle, counted))
     with files.whole_folder(output, overwrite) as folder:
         (folder / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
         (folder / "report.md").write_text(markdown(found), encoding="utf-8")

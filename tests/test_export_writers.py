@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from torch.utils.flop_counter import FlopCounterMode
 
+from headway.bench import roofline
 from headway.bench.peers.base import Wanted, load_peer
 from headway.core import tasks
 from headway.core.errors import BundleError, InputError, UsageError
@@ -88,6 +90,19 @@ def test_benchmarks_ask_both_alike(made: tuple[Path, Path]) -> None:
     expected = own.many(TEXTS)
     assert theirs.many(TEXTS, batch_size=2, by_length=True) == expected
     assert theirs.one(TEXTS[0]) == expected[0]
+
+
+def test_operations_are_those_of_generate(made: tuple[Path, Path]) -> None:
+    opened = opener.open_checkpoint(made[0])
+    opened.model.set_attn_implementation("eager")  # whose products are counted
+    crossed = opened.model.config.is_encoder_decoder
+    ids = opened.tokenizer(TEXTS[-1], return_tensors="pt", add_special_tokens=crossed)["input_ids"]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        opened.model.generate(ids, do_sample=False, num_beams=1, min_new_tokens=20, max_new_tokens=20)
+    work = roofline.work(made[1], [ids.shape[1]], [20])
+    assert work is not None
+    assert work.operations == pytest.approx(counter.get_total_flops(), rel=0.02)
+    assert work.written == 20
 
 
 def test_every_variant_is_proven(made: tuple[Path, Path]) -> None:

@@ -8,6 +8,9 @@ from headway.bench.estimates import ENOUGH, Estimate, percentile
 from headway.bench.record import Load, Record, Row
 from headway.core.report import Table
 
+WIDTHS = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.0, "fp8": 1.0, "int4": 0.5}
+"""bytes of a weight, by how a precision's name begins"""
+
 
 def every(record: Record) -> list[Table]:
     """Those that the record has something for."""
@@ -77,7 +80,7 @@ def mean_stages(row: Row) -> dict[str, float]:
 
 
 def speeds(record: Record) -> Table | None:
-    """Tokens and useful operations a second, beside what the machine reached in a large product."""
+    """Tokens, useful operations and bytes of weights a second, beside what the machine reached."""
     work, peaks = record.work, record.peaks
     if work is None or peaks is None or "fp32" not in peaks.operations:
         return None
@@ -85,11 +88,29 @@ def speeds(record: Record) -> Table | None:
     for row in record.rows:
         alone = row.latency(50)
         many = row.throughput.value * work.operations
-        one = "" if alone is None else f"{work.operations / alone.value / 1e6:.1f}"
-        tokens = f"{row.throughput.value * work.tokens:,.0f}"
-        rows.append([row.subject, tokens, one, f"{many / 1e9:.1f}", f"{100 * many / best:.0f} %"])
-    head = ["subject", "tokens/s", "one text, G operations/s", "all at once", "of the fp32 peak"]
-    return Table("Useful operations", head, rows)
+        one = ["", "", ""]
+        if alone is not None:
+            read = work.weights * width(row) / 4 / alone.value * 1e3
+            one = [
+                f"{work.operations / alone.value / 1e6:.1f}",
+                f"{read / 1e9:.2f}",
+                f"{100 * read / peaks.memory:.0f} %",
+            ]
+        tokens = f"{row.throughput.value * (work.written or work.tokens):,.0f}"
+        rows.append([row.subject, *one, tokens, f"{many / 1e9:.1f}", f"{100 * many / best:.0f} %"])
+    head = ["subject", "one text, G operations/s", "GB of weights/s", "of the memory's peak"]
+    head += [
+        f"all at once, {'written ' if work.written else ''}tokens/s",
+        "G operations/s",
+        "of the fp32 peak",
+    ]
+    return Table("Useful operations and bytes", head, rows)
+
+
+def width(row: Row) -> float:
+    """Bytes of a weight, by the precision that a subject is named after."""
+    precision = row.subject.rpartition(" ")[2]
+    return next((size for name, size in WIDTHS.items() if precision.startswith(name)), 4.0)
 
 
 def settings(record: Record) -> list[str]:
