@@ -93,6 +93,8 @@ def build(parsed: Parsed, options: Options, capability: tuple[int, int], timings
 
 def combined(library: Library, ours: bytes, theirs: bytes) -> bytes:
     """Timings of two builds on the same GPU, in one."""
+    if not theirs:
+        return ours
     config = library.module.Builder(library.logger()).create_builder_config()
     whole, other = config.create_timing_cache(ours), config.create_timing_cache(theirs)
     if whole is None or other is None or not whole.combine(other, False):
@@ -134,9 +136,10 @@ def _go_on_from(config: Any, timings: bytes) -> None:
 
 
 def _reason(error: Any) -> str:
-    said = str(error.desc()).strip()
-    node = f"{error.node_operator()} ({error.node_name()})" if error.node_operator() else ""
-    return ": ".join(part for part in (node, "" if said == "false" else said) if part)
+    """What an error says, and of which node. "false" is the text of a check that failed."""
+    said, name = str(error.desc()).strip(), f" ({error.node_name()})" if error.node_name() else ""
+    parts = (f"{error.node_operator()}{name}", "" if said == "false" else said)
+    return ": ".join(part for part in parts if part)
 
 
 def _told(reasons: list[str]) -> str:

@@ -1,0 +1,176 @@
+"""TensorRT on an NVIDIA GPU: engines that were built before, and ONNX Runtime on the same GPU until one is.
+
+A batch is padded to one of few shapes, for each of which the whole work, copies included, is one CUDA graph. While one
+batch is computed the next is padded, on a stream and in memory of its own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from headway.core.errors import BundleError, UnavailableError
+from headway.core.manifest import Bundle, Graph
+from headway.runtime.backends.base import Backend, Outputs, engines_for, load_engine
+from headway.runtime.cuda import Device
+from headway.runtime.ragged import Ragged
+from headway.runtime.tensorrt import order as orders
+from headway.runtime.tensorrt.key import Target
+from headway.runtime.tensorrt.lane import Lane, Opened
+from headway.runtime.tensorrt.library import Library, open_library
+from headway.runtime.tensorrt.manager import Managed
+from headway.runtime.tensorrt.order import Apart
+from headway.runtime.tensorrt.shapes import Place
+from headway.runtime.tensorrt.store import Engine
+
+DEVICES = ("cuda",)
+BUCKETS = ()
+LANES = 2
+"""batches on the GPU at once: one is computed while another is padded and copied"""
+
+
+def open_graph(
+    graph: Path,
+    declared: Graph,
+    read: Sequence[str],
+    pad_id: int,
+    device: str,
+    threads: int,
+    buckets: int = 0,
+) -> Backend:
+    gpu, library = Device(), open_library()
+    folder = graph.parent.parent
+    bundle = Bundle.read(folder)
+    name = graph.relative_to(folder).as_posix()
+    wanted = orders.order(folder, bundle, name, library, Target.of(gpu), index=gpu.index)
+
+    def opened() -> TensorRt | None:
+        engine = orders.find(wanted, library)
+        return None if engine is None else TensorRt(library, gpu, engine, graph, declared, read, pad_id)
+
+    if (found := opened()) is not None:
+        return found
+    return Managed(_stand_in(graph, declared, read, pad_id, device, threads), lambda: Apart(wanted), opened)
+
+
+def _stand_in(
+    graph: Path, declared: Graph, read: Sequence[str], pad_id: int, device: str, threads: int
+) -> Backend:
+    """Another engine on the same device. Raises UnavailableError, saying how to build ahead, if there is none."""
+    for name in engines_for(device):
+        with suppress(UnavailableError):
+            if load_engine(name).open_graph is not open_graph:
+                return load_engine(name).open_graph(graph, declared, read, pad_id, device, threads)
+    raise UnavailableError(
+        f"a TensorRT engine of {graph.parent.name}, or another engine to run it until one is built,",
+        f"build it with `headway engines {graph.parent.parent}`",
+    )
+
+
+class Piece(NamedTuple):
+    """A part of a batch that goes through the engine together."""
+
+    rows: Ragged
+    place: Place
+
+
+class TensorRt:
+    """An engine on a GPU, with as many batches at once as it has lanes."""
+
+    def __init__(
+        self,
+        library: Library,
+        gpu: Device,
+        engine: Engine,
+        graph: Path,
+        declared: Graph,
+        read: Sequence[str],
+        pad_id: int,
+    ) -> None:
+        """Raises UnavailableError, or BundleError if the graph is not as declared."""
+        log = library.logger()
+        gpu.use()
+        self._runtime = library.module.Runtime(log)
+        opened = _deserialized(library, self._runtime, engine, graph)
+        if opened is None:
+            raise UnavailableError(
+                f"an engine of {graph.parent.name} that {library.name} opens ({'; '.join(log.errors[:2])})",
+                f"build it again with `headway engines {graph.parent.parent} --again`",
+            )
+        names = {opened.get_tensor_name(i) for i in range(opened.num_io_tensors)}
+        said = {tensor.name for tensor in (*declared.inputs, *declared.outputs)}
+        if names != said:
+            wanted = f"has {', '.join(sorted(names))}, not {', '.join(sorted(said))} as declared"
+            raise BundleError(graph.parent.parent, f"{graph.name} {wanted}")
+        self._opened = Opened(library, gpu, opened, engine.options.shapes, declared, tuple(read), pad_id)
+        self._of_tokens = {tensor.name for tensor in declared.outputs if "length" in tensor.shape}
+        self._idle: SimpleQueue[Lane] = SimpleQueue()
+        for _ in range(LANES):
+            self._idle.put(Lane(self._opened))
+
+    def run(self, batches: Sequence[Ragged]) -> list[Outputs]:
+        split = [self._pieces(batch) for batch in batches]
+        answers = self._answers([piece for pieces in split for piece in pieces])
+        return [
+            self._joined([next(answers) for _ in pieces], batch)
+            for pieces, batch in zip(split, batches, strict=True)
+        ]
+
+    def _pieces(self, batch: Ragged) -> list[Piece]:
+        """A batch in as few parts as the engine's shapes allow."""
+        shapes, longest = self._opened.shapes, int(batch.lengths.max())
+        most = shapes.most(longest)
+        parts = [np.arange(at, min(at + most, len(batch))) for at in range(0, len(batch), most)]
+        return [Piece(batch.take(part), shapes.place(len(part), longest)) for part in parts]
+
+    def _joined(self, answers: list[Outputs], batch: Ragged) -> Outputs:
+        longest = int(batch.lengths.max())
+        whole = {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+        return {n: v[:, :longest] if n in self._of_tokens else v for n, v in whole.items()}
+
+    def _answers(self, pieces: list[Piece]) -> Iterator[Outputs]:
+        """In order. Takes the lanes that are idle, and waits for one only while it holds none."""
+        flying: deque[tuple[Lane, Piece]] = deque()
+        try:
+            for piece in pieces:
+                lane = self._lane(wait=not flying)
+                if lane is None:
+                    lane, first = flying[0]
+                    yield lane.answers(first.place, len(first.rows))
+                    flying.popleft()
+                flying.append((lane, piece))
+                lane.start(piece.rows, piece.place)
+            while flying:
+                lane, first = flying[0]
+                yield lane.answers(first.place, len(first.rows))
+                self._idle.put(flying.popleft()[0])
+        finally:
+            for lane, _ in flying:
+                with suppress(UnavailableError):
+                    lane.wait()
+                self._idle.put(lane)
+
+    def _lane(self, wait: bool) -> Lane | None:
+        try:
+            return self._idle.get(block=wait)
+        except Empty:
+            return None
+
+
+def _deserialized(library: Library, runtime: Any, engine: Engine, graph: Path) -> Any:
+    """TensorRT's engine, with its weights; None if the library does not take it."""
+    trt, options = library.module, engine.options
+    runtime.engine_host_code_allowed = options.version_compatible  # the runtime that such a plan carries
+    opened = runtime.deserialize_cuda_engine(engine.plan)
+    if opened is None or not options.strip:
+        return opened
+    log = library.logger()
+    refitter = trt.Refitter(opened, log)
+    parser = trt.OnnxParserRefitter(refitter, log)
+    return opened if parser.refit_from_file(str(graph)) and refitter.refit_cuda_engine() else None
