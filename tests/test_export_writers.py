@@ -19,6 +19,7 @@ from headway.core.manifest import Bundle
 from headway.export.bundle import export
 from headway.export.options import ExportOptions
 from headway.runtime import Pipeline, load
+from headway.runtime.generation.engine import Engine
 from headway.train import checkpoint as opener
 from headway.train import fit
 from headway.train.options import TrainOptions
@@ -284,6 +285,13 @@ def test_static_ranges_need_texts(made: tuple[Path, Path], tmp_path: Path) -> No
     with pytest.raises(UsageError, match="--calibration"):
         export(made[0], options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_graphs_of_before_are_told(made: tuple[Path, Path]) -> None:
+    folder = made[1] / "fp32"
+    roles = {role: folder / f"{role}.onnx" for role in Bundle.read(made[1]).graphs}
+    with pytest.raises(BundleError, match="decoder-appending.*export it again"):
+        Engine(roles | {"decoder": folder / "decoder-appending.onnx"}, 1)
 
 
 def test_both_graphs_are_verified(made: tuple[Path, Path], tmp_path: Path) -> None:

@@ -29,9 +29,9 @@ TASKS = (
     "text-generation",
 )
 NEEDS_CHECKPOINT = True
-COMPILED = "-compiled"
-BY_NAME = tuple(precision + COMPILED for precision in ("fp32", "bf16"))
-"""measured only where they are asked for, as torch.compile takes minutes"""
+COMPILED, EVALUATED = "-compiled", "-evaluate"
+BY_NAME = tuple(precision + kind for kind in (COMPILED, EVALUATED) for precision in ("fp32", "bf16"))
+"""measured only where they are asked for: torch.compile takes minutes, and what `headway evaluate` does is no other's"""
 
 
 def precisions(model: Path) -> list[str]:
@@ -52,8 +52,8 @@ def open_subject(model: Path, precision: str, wanted: Wanted) -> Any:
     import transformers
 
     torch.set_num_threads(wanted.threads)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision.removesuffix(COMPILED)]
-    if wanted.task in TRAINED:
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision.partition("-")[0]]
+    if wanted.task in TRAINED or precision.endswith(EVALUATED):
         trained = Trained(model, wanted)
         trained.network.to(dtype)
         if precision.endswith(COMPILED):
@@ -203,13 +203,16 @@ class Trained:
     def one(self, given: Any) -> Any:
         return self.many([given], batch_size=1)[0]
 
-    def many(self, inputs: Sequence[Any], batch_size: int) -> list[Any]:
+    def many(self, inputs: Sequence[Any], batch_size: int) -> Any:
         from headway.train.checkpoint import predict
 
         task = tasks.load(self._task)
         examples = [tasks.read_input(task, given, i) for i, given in enumerate(inputs)]
         batches = (examples[i : i + batch_size] for i in range(0, len(examples), batch_size))
-        return [plain(self._task, result) for batch in batches for result in predict(self._opened, batch)]
+        results: list[Any] = [result for batch in batches for result in predict(self._opened, batch)]
+        if self._task == "sentence-embedding":
+            return np.array([r.embedding for r in results], np.float32)
+        return [plain(self._task, result) for result in results]
 
 
 def _pooling(pooling: str) -> type:

@@ -45,6 +45,9 @@ class Engine:
         self._encoder: Any = _session(graphs["encoder"], threads) if self.with_encoder else None
         self.decoder = _session(graphs["decoder"], threads)
         shapes = {tensor.name: tensor.shape for tensor in self.decoder.get_inputs()}
+        if "written" not in shapes:
+            problem = "its caches are not written in place, as this version does it; export it again"
+            raise BundleError(graphs["decoder"].parent.parent, f"{graphs['decoder'].name}: {problem}")
         self.caches = {name: shape for name, shape in shapes.items() if name.startswith("past.")}
         self.with_positions = "position_ids" in shapes
         self.own_mask = "decoder_attention_mask" if self.with_encoder else "attention_mask"
