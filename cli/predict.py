@@ -17,7 +17,6 @@ from headway.core.tasks import Example
 from headway.runtime import load
 from headway.runtime.bulk import Partial, can_resume, resumable
 from headway.runtime.pipeline import WINDOW, Pipeline
-from headway.runtime.plan import BATCH_TOKENS
 
 
 def predict(
@@ -29,7 +28,7 @@ def predict(
     precision: str = "auto",
     device: str = "cpu",
     backend: str = "auto",
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     threads: int | None = None,
     columns: str | None = None,
     restart: bool = False,
@@ -49,11 +48,11 @@ def predict(
     precision
         variant of the bundle, as fp32 or int8; auto: the fastest here
     device
-        where to run: cpu
+        where to run: cpu, cuda, cuda:1; several GPUs as cuda:0,cuda:1
     backend
-        engine: onnxruntime; auto: the first that runs on the device
+        engine, as onnxruntime or openvino; auto: the fastest here
     batch_tokens
-        padded tokens in a batch, at most
+        padded tokens in a batch, at most; none: the plan's that `headway tune` left, or 512
     threads
         processor threads; none: all that affinity and cgroup leave
     columns
@@ -64,7 +63,7 @@ def predict(
     mapping = data.parse_columns(columns)
     pipe = load(
         bundle,
-        device=device,
+        device=device.split(","),
         backend=backend,
         precision=precision,
         threads=threads,

@@ -1,5 +1,7 @@
 """Which variant to run on which engine: the fastest, measured once for each machine and bundle, then remembered.
 
+On GPUs a rule chooses: there an engine is built for what it runs, which takes minutes.
+
 Every variant of a bundle was proven by its export, so that only speed is left to ask for. `HEADWAY_CACHE=off` in the
 environment turns measuring off: then a rule chooses, as it does where nothing is left to choose.
 """
@@ -25,6 +27,7 @@ from headway.core.errors import BundleError, UnavailableError
 from headway.core.manifest import Bundle
 from headway.core.tasks import Row
 from headway.runtime.backends.base import Backend, load_engine
+from headway.runtime.devices import place
 from headway.runtime.ragged import Ragged
 
 FORMAT = 1
@@ -92,24 +95,40 @@ def candidates(
 
     A single precision, or a single engine, is what the user named and stays, whatever is said against it.
     """
-    if len(precisions) > 1:
-        meant = [p for p in precisions if declared.variants[p].target == device]
-        fast = "int8" if hardware.has_fast_int8(hardware.cpu_flags()) else "fp32"
-        precisions = sorted(meant or precisions, key=lambda p: p != fast)
     if len(engines) > 1:
         engines = [name for name in engines if _stamp(name) is not None] or engines[:1]
-    return [Choice(precision, engine) for engine in engines for precision in precisions]
+    if (
+        len(engines) > 1 and place(device).kind == "cuda"
+    ):  # those that have variants of their own, TensorRT before others
+        targets = {v.target for v in declared.variants.values()}
+        engines = sorted(
+            engines, key=lambda name: (load_engine(name).TARGET not in targets, name != "tensorrt")
+        )
+    return [Choice(p, engine) for engine in engines for p in _meant(declared, precisions, engine)]
+
+
+def _meant(declared: Bundle, precisions: Sequence[str], engine: str) -> list[str]:
+    """Of several variants those that were made for an engine, if any were, the one that is likely to be fast first."""
+    if len(precisions) == 1:
+        return list(precisions)
+    target = load_engine(engine).TARGET
+    meant = [p for p in precisions if declared.variants[p].target == target]
+    fast = ["fp16", "bf16", "fp8", "int8-static", "fp32"]
+    if target == "cpu":
+        fast = ["int8" if hardware.has_fast_int8(hardware.cpu_flags()) else "fp32"]
+    return sorted(meant or precisions, key=lambda p: (*fast, p).index(p))
 
 
 def choose(among: Sequence[Choice], opener: Opener, measure: Measure | None = None) -> tuple[Choice, Backend]:
     """The fastest, opened. Raises the error of the first if none can be opened."""
-    place = None if len(among) == 1 or os.environ.get(SWITCH) == "off" else _place(among, opener)
-    if place is None:
+    measured_here = place(opener.device).kind == "cpu" and os.environ.get(SWITCH) != "off"
+    remembered = _place(among, opener) if len(among) > 1 and measured_here else None
+    if remembered is None:
         return _first(among, opener)
-    known = _remembered(place, among)
+    known = _remembered(remembered, among)
     if known is None:
         known = _fastest(among, opener, measure or measured)
-        _remember(place, known)
+        _remember(remembered, known)
     return _first([known, *among], opener)
 
 
@@ -191,7 +210,7 @@ def _stamp(engine: str) -> int | None:
 
     To ask for the version itself takes longer than the rest of a choice that is remembered.
     """
-    spec = find_spec(engine)
+    spec = find_spec(load_engine(engine).PACKAGE)
     if spec is None or spec.origin is None:
         return None
     return Path(spec.origin).stat().st_mtime_ns

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,10 +17,13 @@ from headway.core.threads import budget as thread_budget
 from headway.runtime import choice, tuned
 from headway.runtime.backends.base import engines_for, load_engine
 from headway.runtime.cache import Cache
+from headway.runtime.choice import Choice
+from headway.runtime.devices import places
 from headway.runtime.generation.engine import Engine
 from headway.runtime.generation.pipeline import GenerationPipeline
 from headway.runtime.pipeline import EncoderPipeline, Following, Pipeline
 from headway.runtime.plan import BATCH_TOKENS
+from headway.runtime.replicas import Replicas
 from headway.runtime.tokenize import open_tokenizer
 
 TOKENIZER = "tokenizer.json"
@@ -29,7 +34,7 @@ WRITES = "onnxruntime"
 def load(
     bundle: str | Path,
     *,
-    device: str = "cpu",
+    device: str | Sequence[str] = "cpu",
     backend: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
@@ -41,7 +46,8 @@ def load(
 
     Args:
         bundle: the folder that `headway export` wrote, or owner/name@commit on the hub, as `headway push` prints it.
-        device: where to run; the device asked for is the device used.
+        device: where to run: "cpu", "cuda", or "cuda:1"; the device asked for is the device used. Several GPUs: each
+            has a replica, and batches go to whichever is idle.
         backend: name of an engine, or "auto": see `precision`.
         precision: name of a variant, or "auto": the fastest variant and engine here. That is measured at the first
             call and remembered in the user's cache folder. With HEADWAY_CACHE=off in the environment, and for models
@@ -68,8 +74,8 @@ def load(
     os.environ.setdefault("RAYON_NUM_THREADS", str(budget))  # the tokenizer's pool, made at its first batch
     declared = manifest.Bundle.read(folder)
     declared.verify(folder, [TOKENIZER])
-    plan = None
-    if (device, backend, precision) == ("cpu", "auto", "auto"):
+    devices, plan = places(device), None
+    if (devices, backend, precision) == (["cpu"], "auto", "auto"):
         plan = tuned.read(folder, declared.seal, budget)
     if plan is not None:
         precision, backend = plan.precision, plan.backend
@@ -85,20 +91,25 @@ def load(
         )  # fmt: skip
 
     following = None if plan is None else Following(plan, worker)
-    engines, precisions = _engines(backend, device), _precisions(declared, precision)
+    engines, precisions = _engines(backend, devices[0]), _precisions(declared, precision)
     task, tokenizer = tasks.load(declared.task), open_tokenizer(folder / TOKENIZER)
-    among = choice.candidates(declared, precisions, engines, device)
+    among = choice.candidates(declared, precisions, engines, devices[0])
     if "decoder" in declared.graphs:
+        if devices != ["cpu"]:
+            raise UnavailableError(f"a model that writes on '{devices[0]}'", "use --device cpu")
         if WRITES not in engines:
             raise UsageError("--backend", f"'{backend}' does not run models that write; '{WRITES}' does")
         chosen = among[0].precision
-        graphs = choice.Opener(folder, declared, (), device, budget).verified(chosen)
+        graphs = choice.Opener(folder, declared, (), devices[0], budget).verified(chosen)
         opened = Engine(graphs, budget, declared.longest, cache)
         spec = _spec(folder, task, declared, chosen, tokenizer)
         return GenerationPipeline(declared, chosen, task, spec, tokenizer, opened, batch_tokens, following)
     encoder = cast(EncoderTask, task)
-    opener = choice.Opener(folder, declared, encoder.READ, device, budget, buckets or 0)
+    opener = choice.Opener(folder, declared, encoder.READ, devices[0], budget, buckets or 0)
     (chosen, engine), model = choice.choose(among, opener)
+    if len(devices) > 1:
+        others = [replace(opener, device=other).open(Choice(chosen, engine)) for other in devices[1:]]
+        model = Replicas([model, *others])
     spec = _spec(folder, task, declared, chosen, tokenizer)
     kept = Cache(cache) if cache else None
     return EncoderPipeline(

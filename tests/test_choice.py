@@ -13,6 +13,7 @@ from headway.core import hardware
 from headway.core.errors import BundleError, UnavailableError
 from headway.core.manifest import Bundle
 from headway.runtime import choice, load
+from headway.runtime.backends import openvino
 from headway.runtime.choice import Choice
 
 FP32, INT8, OTHER = Choice("fp32", "onnxruntime"), Choice("int8", "onnxruntime"), Choice("fp32", "openvino")
@@ -165,12 +166,11 @@ def test_candidates_come_in_the_order_of_the_rule(
 ) -> None:
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(flags))
     names = list(opener.declared.variants)
-    found = choice.candidates(opener.declared, names, ["onnxruntime", "not-installed"], "cpu")
+    monkeypatch.setattr(openvino, "PACKAGE", "not_installed")
+    found = choice.candidates(opener.declared, names, ["onnxruntime", "openvino"], "cpu")
     assert found[0] == Choice(first, "onnxruntime")
     assert sorted(found) == sorted(Choice(name, "onnxruntime") for name in names)
-    assert choice.candidates(opener.declared, ["fp32"], ["not-installed"], "cpu") == [
-        Choice("fp32", "not-installed")
-    ]
+    assert choice.candidates(opener.declared, ["fp32"], ["openvino"], "cpu") == [OTHER]
 
 
 def test_variants_for_other_devices_are_no_candidates(opener: Opener) -> None:

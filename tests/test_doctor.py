@@ -157,7 +157,7 @@ def test_a_bundle_and_no_engine(machine: Machine, small: Path) -> None:
 def test_a_bundle_for_other_devices(machine: Machine, small: Path) -> None:
     cuda = msgspec.structs.replace(Bundle.read(small).variants["fp32"], target="cuda")
     found = of_bundle(machine, with_variants(small, {"fp32": cuda}))
-    assert about(found, "fp32") == ["is made for cuda, which this version does not run"]
+    assert about(found, "fp32") == ["is made for cuda: --device cuda runs it"]
     assert found[-1].state == "no variant runs here"
 
 

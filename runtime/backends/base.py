@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from headway.core import siblings
 from headway.core.manifest import Graph
+from headway.runtime.devices import place
 from headway.runtime.ragged import Ragged
 
 FAMILY = "headway.runtime.backends"
@@ -34,7 +35,11 @@ class Engine(Protocol):
     """What each module of this family defines."""
 
     DEVICES: tuple[str, ...]
-    """devices it can run on: "cpu" """
+    """kinds of device that it runs on: "cpu", "cuda" """
+    TARGET: str
+    """`--target` of the variants that are made for it"""
+    PACKAGE: str
+    """the module that it needs"""
     BUCKETS: tuple[int, ...]
     """lengths from one power of two to the next that it may pad to, its own choice first; empty: it takes any length"""
 
@@ -63,5 +68,6 @@ def load_engine(name: str) -> Engine:
 
 
 def engines_for(device: str) -> list[str]:
-    """Names of the engines that run on a device."""
-    return [name for name in siblings.names(FAMILY) if device in load_engine(name).DEVICES]
+    """Names of the engines that run on a device. Raises UsageError if there is no such device."""
+    kind = place(device).kind
+    return [name for name in siblings.names(FAMILY) if kind in load_engine(name).DEVICES]

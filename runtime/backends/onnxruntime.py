@@ -17,6 +17,8 @@ from headway.runtime.backends.base import Outputs
 from headway.runtime.ragged import Ragged
 
 DEVICES = ("cpu",)
+TARGET = "cpu"
+PACKAGE = "onnxruntime"
 BUCKETS = ()
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """what it makes of a ragged batch"""

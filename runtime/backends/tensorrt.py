@@ -19,6 +19,7 @@ from headway.core.errors import BundleError, UnavailableError
 from headway.core.manifest import Bundle, Graph
 from headway.runtime.backends.base import Backend, Outputs, engines_for, load_engine
 from headway.runtime.cuda import Device
+from headway.runtime.devices import place
 from headway.runtime.ragged import Ragged
 from headway.runtime.tensorrt import order as orders
 from headway.runtime.tensorrt.key import Target
@@ -30,6 +31,8 @@ from headway.runtime.tensorrt.shapes import Place
 from headway.runtime.tensorrt.store import Engine
 
 DEVICES = ("cuda",)
+TARGET = "tensorrt"
+PACKAGE = "tensorrt"
 BUCKETS = ()
 LANES = 2
 """batches on the GPU at once: one is computed while another is padded and copied"""
@@ -44,7 +47,7 @@ def open_graph(
     threads: int,
     buckets: int = 0,
 ) -> Backend:
-    gpu, library = Device(), open_library()
+    gpu, library = Device(place(device).number), open_library()
     folder = graph.parent.parent
     bundle = Bundle.read(folder)
     name = graph.relative_to(folder).as_posix()

@@ -65,7 +65,7 @@ def _variant(
     size = sum(file.bytes for path, file in declared.files.items() if path.startswith(f"{name}/"))
     if variant.target != "cpu":
         yield (
-            Finding(f"bundle {name}", f"is made for {variant.target}, which this version does not run"),
+            Finding(f"bundle {name}", f"is made for {variant.target}: --device cuda runs it"),
             False,
         )
         return
