@@ -150,8 +150,29 @@ def test_keys_without_a_cache_may_be_an_output() -> None:
 @pytest.mark.parametrize("kind", ["plain", "scale", "causal", "bool mask", "grouped heads", "flat"])
 def test_16_bit_attention_stays_one_op(kind: str, dtype: str) -> None:
     model = rewritten(attention(HALVES[dtype], **KINDS[kind]))
-    assert precisions.ops(model) == ["Attention"]
+    before = ["Where"] if dtype == "bfloat16" and "mask" in KINDS[kind] else []
+    assert precisions.ops(model) == [*before, "Attention"]
     assert not tensorrt.refused(model)
+
+
+def test_a_mask_in_bf16_is_added_once_for_all_attentions() -> None:
+    kind = KINDS["bool mask"]
+    wide, model = attention(**kind), attention(HALVES["bfloat16"], **kind)
+    given = inputs(wide)
+    second = ir.node("Attention", [*model.graph[0].inputs], name="second")
+    second.outputs[0].name = "z"
+    second.outputs[0].type, second.outputs[0].shape = (
+        model.graph.outputs[0].type,
+        model.graph.outputs[0].shape,
+    )
+    model.graph.append(second)
+    model.graph.outputs.append(second.outputs[0])
+    assert precisions.ops(rewritten(model)) == ["Where", "Attention", "Attention"]
+    halves = {n: a if a.dtype == np.bool_ else a.astype(ml_dtypes.bfloat16) for n, a in given.items()}
+    expected = answers(wide, given)[0]
+    for found in ReferenceEvaluator(ir.to_proto(model)).run(None, halves):  # type: ignore[union-attr]
+        atol = 4 * TOLERANCE["bfloat16"][1]  # of several roundings
+        np.testing.assert_allclose(np.asarray(found, np.float32), expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("dtype", HALVES)

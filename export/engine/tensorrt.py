@@ -1,7 +1,7 @@
 """Graphs for TensorRT: standard ops, symmetric QDQ, and attention as one op only where TensorRT has a kernel for it.
 
 What it takes was tried with the parser and builder of TensorRT-RTX 1.7. Its Attention exists in 16 bits, for heads
-of 16 to 256 numbers, the same in keys and values, without softcap and caches, and with a mask or causal but not both.
+of 16 to 256 numbers, the same in keys and values, without softcap and caches, and with a mask or causal but not both; a mask of bools is added to the scores where it would fail in bf16.
 Any other becomes products and a softmax, as the standard says (onnx.ai/onnx/operators/onnx__Attention.html), but that
 a token which may look at nothing gets the mean of all values.
 """
@@ -40,11 +40,36 @@ def rewrite(model: ir.Model) -> ir.Model:
     nodes = [node for node in model.graph if node.op_type == "Attention" and node.domain in STANDARD]
     if any(value.dtype is None or value.shape is None for node in nodes for value in _computed(node)):
         ShapeInferencePass()(model)
+    added: dict[ir.Value, ir.Value] = {}
     for node in nodes:
         if not _has_kernel(node) and _can_decompose(node):
             _Decomposition(model, node).write()
+        elif _computed(node)[0].dtype == ir.DataType.BFLOAT16:
+            _add_mask(model, node, added)
     Writer(model).drop_unused_constants()
     return model
+
+
+def _add_mask(model: ir.Model, node: ir.Node, added: dict[ir.Value, ir.Value]) -> None:
+    """What is added to the scores, in place of a mask of bools, once for each mask.
+
+    TensorRT-RTX 1.7 takes bools in bf16, but cannot build two Attentions with a mask that the graph computes.
+    """
+    mask, writer = _input(node, MASK), Writer(model)
+    if mask is None or mask.dtype != ir.DataType.BOOL:
+        return
+    if mask not in added:
+        kind = ir.DataType.BFLOAT16.numpy()
+        seen = writer.constant("attention.seen", np.array(0, kind))
+        unseen = writer.constant("attention.unseen", np.array(_lowest(kind), kind))
+        added[mask] = writer.node(node, "Where", [mask, seen, unseen], f"{mask.name}.added")
+        added[mask].shape, added[mask].type = mask.shape, ir.TensorType(ir.DataType.BFLOAT16)
+    node.replace_input_with(MASK, added[mask])
+
+
+def _lowest(kind: np.dtype[Any]) -> float:
+    """A score that counts for nothing, and is no infinity with others added to it."""
+    return float(ml_dtypes.finfo(kind).min) / 2  # type: ignore[no-untyped-call]
 
 
 def refused(model: ir.Model) -> list[str]:
@@ -247,8 +272,7 @@ class _Decomposition:
             scores = self._add("Add", [scores, mask], f"{self.name}.scores.moved")
         if seen is None:
             return scores
-        lowest = float(ml_dtypes.finfo(self.kind.numpy()).min)  # type: ignore[no-untyped-call]
-        fill = self._scalar(lowest / 2, "fill")
+        fill = self._scalar(_lowest(self.kind.numpy()), "fill")
         return self._add("Where", [seen, scores, fill], f"{self.name}.scores.masked")
 
     def _causal(self, query: ir.Value, key: ir.Value) -> ir.Value:
