@@ -17,6 +17,7 @@ VERBS = {
     "train": "Fine-tune a pretrained model and write a checkpoint.",
     "evaluate": "Measure a checkpoint or a bundle on labelled data.",
     "export": "Turn a checkpoint into a bundle of proven variants.",
+    "engines": "Build a bundle's TensorRT engines ahead.",
     "predict": "Predict every record of a file with a bundle.",
     "bench": "Measure a bundle's speed and memory, beside peers.",
     "tune": "Find how to run a bundle here for a latency and a rate.",

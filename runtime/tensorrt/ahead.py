@@ -1,0 +1,72 @@
+"""All engines of a bundle, built before anybody asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from headway.core.errors import UnavailableError, UsageError
+from headway.core.manifest import Bundle
+from headway.runtime.tensorrt import order as orders
+from headway.runtime.tensorrt.key import Options, Target
+from headway.runtime.tensorrt.library import Library
+
+TARGET = "tensorrt"
+"""of the variants whose graphs are made for it"""
+ROLE = "model"
+
+
+class Made(NamedTuple):
+    """An engine of a bundle."""
+
+    variant: str
+    target: Target
+    built: bool
+    """False: it was there"""
+
+    @property
+    def capability(self) -> str:
+        return "{}.{}".format(*self.target.capability)
+
+
+def build_engines(
+    folder: Path,
+    library: Library,
+    targets: Sequence[Target],
+    options: Options,
+    precisions: Sequence[str] | None = None,
+    again: bool = False,
+    index: int = 0,
+) -> Iterator[Made]:
+    """Build a bundle's engines one after the other, in this process, and tell each when it is there.
+
+    Args:
+        targets: GPUs to build for; TensorRT builds for the one that the calling thread uses.
+        precisions: names of variants; None: all that were exported for TensorRT.
+        again: build even what is there, or is known not to be taken.
+        index: of the GPU to build on.
+    Raises:
+        UsageError: an unknown variant, or none that was exported for TensorRT.
+        BundleError: the bundle is damaged.
+        UnavailableError: the library does not take a graph, or a model that writes, for which there are no engines yet.
+        OutputError: there is nowhere to put an engine.
+    """
+    declared = Bundle.read(folder)
+    if ROLE not in declared.graphs:
+        raise UnavailableError("a TensorRT engine of a model that writes", "use --device cpu")
+    meant = [name for name, variant in declared.variants.items() if variant.target == TARGET]
+    for name in precisions or ():
+        if name not in declared.variants:
+            raise UsageError(
+                "--precision", f"the bundle has no '{name}'; it has {', '.join(declared.variants)}"
+            )
+    if not (chosen := list(precisions or meant)):
+        raise UsageError("--precision", f"{folder} has no variants for it: export with --target tensorrt")
+    for name in chosen:
+        graph = declared.variants[name].graphs[ROLE]
+        beside = [file for file in declared.files if file.startswith(f"{graph}.")]
+        declared.verify(folder, [graph, *beside])
+        for target in targets:
+            wanted = orders.order(folder, declared, graph, library, target, options, index)
+            yield Made(name, target, orders.make(wanted, library, again))
