@@ -35,10 +35,9 @@ struct BeamStep {
     bool greedy, renormalize, first, stop_when_full, by_longest;
     float repetition_penalty;
     std::int64_t ngram, source_ngram;
-    TokenList ends, suppressed, suppressed_at_first;
-    std::int32_t forced_first, forced_last;  // or -1
-    const std::int32_t* bad_words;           // end to end
-    const std::int64_t* bad_word_offsets;    // (bad_word_count + 1)
+    TokenList ends, suppressed, suppressed_at_first, forced_first, forced_last;
+    const std::int32_t* bad_words;         // end to end
+    const std::int64_t* bad_word_offsets;  // (bad_word_count + 1)
     std::int64_t bad_word_count;
     const float* divisors;               // (L + 1): of a hypothesis's score, by its tokens
     const std::int64_t* limits;          // (B, 3): tokens of the prompt, longest, shortest
@@ -56,12 +55,13 @@ struct BeamStep {
     std::int32_t* ended_tokens;  // (B, K, L)
     float* ended_logs;           // (B, K, L)
 
-    std::uint32_t *penalized, *banned;  // (B, K, V / 32): of lines
-    std::int32_t* forced;               // (B, K): the only token that may come, or -1
-    PartMass *masses, *rules_masses;    // (B, K, P)
-    Shifts* shifts;                     // (B, K)
-    std::uint64_t* candidates;          // (B, K, P, M)
-    std::int32_t* wrong_row;            // of logits; or no_row
+    std::int32_t* forced;  // (B, K): whether only marked tokens may come
+    std::uint32_t *marked,
+        *banned;  // (B, K, V / 32): or else what the penalty is for; what may not
+    PartMass *masses, *rules_masses;  // (B, K, P)
+    Shifts* shifts;                   // (B, K)
+    std::uint64_t* candidates;        // (B, K, P, M)
+    std::int32_t* wrong_row;          // of logits; or no_row
 
     std::int64_t *tokens, *parents;  // (B, K): what the step gives
 };

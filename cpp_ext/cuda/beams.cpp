@@ -36,8 +36,6 @@ std::int64_t wanted(const SearchSettings& settings) {
     return count;
 }
 
-std::int32_t forced(const Tokens& tokens) { return tokens.empty() ? -1 : tokens[0]; }
-
 // Arrays of one allocation, each at a multiple of 256 bytes. Places are counted before there is
 // memory, and handed out afterwards.
 class Arrays {
@@ -88,6 +86,7 @@ struct Beams::Room {
         Arrays counted(nullptr);
         arrange(counted, settings, sources);
         memory = std::make_unique<Memory>(counted.bytes());
+        fill(memory->data(), 0, counted.bytes(), nullptr);
         Arrays given(static_cast<char*>(memory->data()));
         arrange(given, settings, sources);
         begin(sources);
@@ -109,8 +108,6 @@ struct Beams::Room {
         step.repetition_penalty = static_cast<float>(settings.repetition_penalty);
         step.ngram = std::max<std::int64_t>(0, settings.no_repeat_ngram_size);
         step.source_ngram = std::max<std::int64_t>(0, settings.encoder_no_repeat_ngram_size);
-        step.forced_first = forced(settings.forced_bos_token_id);
-        step.forced_last = forced(settings.forced_eos_token_id);
     }
 
     void arrange(Arrays& arrays, const SearchSettings& settings,
@@ -122,6 +119,8 @@ struct Beams::Room {
         list(step.ends, settings.eos_token_id);
         list(step.suppressed, settings.suppress_tokens);
         list(step.suppressed_at_first, settings.begin_suppress_tokens);
+        list(step.forced_first, settings.forced_bos_token_id);
+        list(step.forced_last, settings.forced_eos_token_id);
         Ragged words, texts;
         const auto ends = [&](Token token) {
             return std::find(settings.eos_token_id.begin(), settings.eos_token_id.end(), token) !=
@@ -161,7 +160,7 @@ struct Beams::Room {
         arrays.take(step.ended_length, rows);
         arrays.take(step.ended_tokens, written);
         arrays.take(step.ended_logs, written);
-        arrays.take(step.penalized, rows * words32);
+        arrays.take(step.marked, rows * words32);
         arrays.take(step.banned, rows * words32);
         arrays.take(step.forced, rows);
         arrays.take(step.masses, rows * step.parts);

@@ -33,6 +33,10 @@ __device__ void mark(std::uint32_t* bits, std::int64_t vocabulary, std::int32_t 
     if (token >= 0 && token < vocabulary) atomicOr(bits + token / 32, 1u << token % 32);
 }
 
+__device__ bool has(const std::uint32_t* bits, std::int64_t token) {
+    return bits[token / 32] >> token % 32 & 1;
+}
+
 __device__ void mark_all(std::uint32_t* bits, std::int64_t vocabulary, const std::int32_t* tokens,
                          std::int64_t count) {
     for (std::int64_t i = threadIdx.x; i < count; i += threads) mark(bits, vocabulary, tokens[i]);
@@ -58,20 +62,22 @@ __global__ void __launch_bounds__(threads) mark_kernel(BeamStep step) {
     const Line line = line_of(step, blockIdx.x);
     if (idle(step, line)) return;
     const std::int64_t vocabulary = step.vocabulary, words = (vocabulary + 31) / 32;
-    std::uint32_t* penalized = step.penalized + line.row * words;
+    std::uint32_t* marked = step.marked + line.row * words;
     std::uint32_t* banned = step.banned + line.row * words;
-    for (std::int64_t w = threadIdx.x; w < words; w += threads) penalized[w] = banned[w] = 0;
+    for (std::int64_t w = threadIdx.x; w < words; w += threads) marked[w] = banned[w] = 0;
     __syncthreads();
     const std::int64_t* limits = step.limits + 3 * line.source;
     const std::int64_t prompt = limits[0], longest = limits[1], shortest = limits[2];
     const std::int64_t length = prompt + step.length[line.source];
     const std::int32_t* tokens = step.line_tokens + line.row * step.room;
-    std::int32_t forced = -1;
+    TokenList forced{};
     if (length == 1) forced = step.forced_first;
-    if (length == longest - 1 && step.forced_last >= 0) forced = step.forced_last;
-    if (threadIdx.x == 0) step.forced[line.row] = forced;
-    if (forced < 0) {
-        if (step.repetition_penalty != 1.0f) mark_all(penalized, vocabulary, tokens, length);
+    if (length == longest - 1 && step.forced_last.count > 0) forced = step.forced_last;
+    if (threadIdx.x == 0) step.forced[line.row] = forced.count > 0;
+    if (forced.count > 0) {
+        mark_all(marked, vocabulary, forced.tokens, forced.count);
+    } else {
+        if (step.repetition_penalty != 1.0f) mark_all(marked, vocabulary, tokens, length);
         mark_repeats(banned, vocabulary, tokens, length, tokens, length, step.ngram);
         const std::int64_t first = step.source_offsets[line.source];
         mark_repeats(banned, vocabulary, step.source_tokens + first,
@@ -86,7 +92,7 @@ __global__ void __launch_bounds__(threads) mark_kernel(BeamStep step) {
         if (length < shortest) mark_all(banned, vocabulary, step.ends.tokens, step.ends.count);
     }
     mark_all(banned, vocabulary, step.suppressed.tokens, step.suppressed.count);
-    const bool begins_forced = step.forced_first >= 0 && prompt == 1;
+    const bool begins_forced = step.forced_first.count > 0 && prompt == 1;
     if (length == prompt + begins_forced)
         mark_all(banned, vocabulary, step.suppressed_at_first.tokens,
                  step.suppressed_at_first.count);
@@ -97,15 +103,15 @@ __global__ void __launch_bounds__(threads) mark_kernel(BeamStep step) {
 struct Scorer {
     Shifts shifts;
     float penalty;
-    std::int32_t forced;
-    const std::uint32_t *penalized, *banned;
+    bool forced;
+    const std::uint32_t *marked, *banned;
 
     // As the rules leave it, before it is normalized.
     __device__ float with_rules(float logit, std::int64_t token) const {
-        if (banned[token / 32] >> token % 32 & 1) return never;
-        if (forced >= 0) return token == forced ? 0.0f : never;
+        if (has(banned, token)) return never;
+        if (forced) return has(marked, token) ? 0.0f : never;
         const float score = (logit - shifts.max) - shifts.log;
-        if (!(penalized[token / 32] >> token % 32 & 1)) return score;
+        if (!has(marked, token)) return score;
         return score < 0 ? score * penalty : score / penalty;
     }
     __device__ float operator()(float logit, std::int64_t token) const {
@@ -115,8 +121,8 @@ struct Scorer {
 
 __device__ Scorer scorer(const BeamStep& step, const Line& line, const Shifts& shifts) {
     const std::int64_t words = (step.vocabulary + 31) / 32;
-    return {shifts, step.repetition_penalty, step.forced[line.row],
-            step.penalized + line.row * words, step.banned + line.row * words};
+    return {shifts, step.repetition_penalty, step.forced[line.row] != 0,
+            step.marked + line.row * words, step.banned + line.row * words};
 }
 
 // Of the parts together, by every warp for itself: the maximum and the logarithm of the sum, or
@@ -171,9 +177,8 @@ struct MeasureRoom {
     float max[threads / warp], sum[threads / warp];
 };
 
-template <class T>
-__global__ void __launch_bounds__(threads)
-    measure_kernel(BeamStep step, const T* logits, bool rules) {
+template <class T, bool rules>
+__global__ void __launch_bounds__(threads, 2) measure_kernel(BeamStep step, const T* logits) {
     MeasureRoom& room = shared<MeasureRoom>();
     const Line line = line_of(step, blockIdx.y);
     if (idle(step, line)) return;
@@ -539,9 +544,9 @@ void run(const BeamStep& step, const T* logits, Stream stream) {
     const std::size_t kept = kept_room(step.wanted) * sizeof(std::uint64_t);
     launch(mark_kernel, lines, threads, 0, stream, step);
     if (!step.greedy)
-        launch(measure_kernel<T>, grid, threads, sizeof(MeasureRoom), stream, step, logits, false);
+        launch(measure_kernel<T, false>, grid, threads, sizeof(MeasureRoom), stream, step, logits);
     if (step.greedy || step.renormalize)
-        launch(measure_kernel<T>, grid, threads, sizeof(MeasureRoom), stream, step, logits, true);
+        launch(measure_kernel<T, true>, grid, threads, sizeof(MeasureRoom), stream, step, logits);
     launch(select_kernel<T>, grid, threads, sizeof(TopRoom) + kept, stream, step, logits);
     launch(advance_kernel<T>, static_cast<unsigned>(step.sources), threads,
            sizeof(AdvanceRoom) + kept, stream, step, logits);

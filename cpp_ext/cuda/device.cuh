@@ -94,10 +94,6 @@ __device__ T reduce_block(T value, T* warps) {
 
 // Launches.
 
-inline void check(cudaError_t code) {
-    if (code != cudaSuccess) throw Error(code);
-}
-
 inline unsigned rounded_up(std::int64_t n, std::int64_t by) {
     return static_cast<unsigned>((n + by - 1) / by);
 }

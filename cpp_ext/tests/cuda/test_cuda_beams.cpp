@@ -51,7 +51,7 @@ SearchSettings random_settings(std::int64_t vocabulary, std::int64_t beams) {
     if (maybe()) settings.suppress_tokens = random_tokens(1, 3, vocabulary);
     if (maybe()) settings.begin_suppress_tokens = random_tokens(1, 3, vocabulary);
     if (maybe()) settings.forced_bos_token_id = random_tokens(1, 1, vocabulary);
-    if (maybe()) settings.forced_eos_token_id = random_tokens(1, 1, vocabulary);
+    if (maybe()) settings.forced_eos_token_id = random_tokens(1, 2, vocabulary);
     settings.renormalize_logits = maybe();
     settings.eos_token_id = random_tokens(0, 2, vocabulary);
     return settings;

@@ -152,6 +152,11 @@ cudaError_t cudaGetDeviceCount(int* count) {
     return cudaSuccess;
 }
 
+cudaError_t cudaGetDevice(int* device) {
+    *device = 0;
+    return cudaSuccess;
+}
+
 cudaError_t cudaMalloc(void** at, std::size_t bytes) {
     *at = std::malloc(bytes);
     if (*at) std::memset(*at, emulate::garbage, bytes);

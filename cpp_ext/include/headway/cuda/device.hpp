@@ -24,10 +24,16 @@ class Error : public std::runtime_error {
     const bool unavailable;  // whether there is no driver, none that is new enough, or no device
 };
 
+// Throws Error unless it is 0.
+void check(int code);
+
 // Throws Error unless there is a device that can be used.
 void check_device();
 
-// Memory of the GPU, all zeros.
+// The device that kernels are launched on: it must be the one that the arrays are on. Throws Error.
+int current_device();
+
+// Memory of the GPU.
 class Memory {
   public:
     explicit Memory(std::size_t bytes);  // throws Error

@@ -1,5 +1,7 @@
 // The device and its errors.
-#include "device.cuh"
+#include "headway/cuda/device.hpp"
+
+#include <cuda_runtime.h>
 
 namespace headway::cuda {
 
@@ -11,17 +13,23 @@ Error::Error(int code)
                   code == cudaErrorInitializationError || code == cudaErrorSystemDriverMismatch ||
                   code == cudaErrorNoKernelImageForDevice) {}
 
+void check(int code) {
+    if (code != cudaSuccess) throw Error(code);
+}
+
 void check_device() {
     int count = 0;
     check(cudaGetDeviceCount(&count));
     if (count == 0) throw Error(cudaErrorNoDevice);
 }
 
-Memory::Memory(std::size_t bytes) {
-    check(cudaMalloc(&data_, bytes));
-    fill(data_, 0, bytes, nullptr);
-    synchronize(nullptr);
+int current_device() {
+    int device = 0;
+    check(cudaGetDevice(&device));
+    return device;
 }
+
+Memory::Memory(std::size_t bytes) { check(cudaMalloc(&data_, bytes)); }
 
 Memory::~Memory() { cudaFree(data_); }
 
