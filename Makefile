@@ -12,7 +12,7 @@ WHEEL_TESTS := $(filter-out tests/test_kernel_stub.py,$(wildcard tests/test_kern
 # one process a processor; tests of one file mostly stay together
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: demo docs test lint sanitize wheel-test bench-gate peers optimum-check report-check format clean
+.PHONY: demo docs test lint sanitize wheel-test bench-gate gpu-check peers optimum-check report-check format clean
 
 demo: .venv/.ready
 	$(BIN)/headway demo --overwrite
@@ -112,6 +112,20 @@ bench-gate: .venv/.ready
 		--target build/base/site build/base/source
 	HEADWAY_CACHE=off $(BIN)/python -m headway.bench.gate demo-output/bundle --base build/base/site/headway \
 		--rounds $(ROUNDS) --tolerance $(TOLERANCE)
+
+# On a machine with an NVIDIA GPU, by its own python3 and the packages that it has (wheels in build/gpu/wheels are added):
+# build, test what needs a GPU, time kernels, check and time models. HEADWAY_CUDA_PROVIDER names ONNX Runtime's CUDA
+# provider where it comes apart. The report is in GPU_REPORT.
+GPU_REPORT ?= build/gpu/report
+GPU_SITE := build/gpu/site
+gpu-check:
+	rm -rf $(GPU_SITE) && mkdir -p $(GPU_REPORT)
+	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --config-settings=cmake.define.HEADWAY_CUDA=ON \
+		--target $(GPU_SITE) . $(wildcard build/gpu/wheels/*.whl)
+	cp -r tests pyproject.toml $(GPU_SITE)/
+	cd $(GPU_SITE) && PYTHONPATH=. $(PYTHON) -m pytest -q -m gpu tests 2>&1 | tee $(CURDIR)/$(GPU_REPORT)/tests.txt
+	PYTHONPATH=$(GPU_SITE) $(PYTHON) -m headway.bench.cuda_kernels | tee $(GPU_REPORT)/kernels.jsonl
+	PYTHONPATH=$(GPU_SITE) $(PYTHON) -m headway.bench.gpu_check --output $(GPU_REPORT)/models
 
 .venv/.locked: requirements.lock
 	$(PYTHON) -m venv .venv

@@ -116,7 +116,8 @@ def _meant(declared: Bundle, precisions: Sequence[str], engine: str) -> list[str
     fast = ["fp16", "bf16", "fp8", "int8-static", "fp32"]
     if target == "cpu":
         fast = ["int8" if hardware.has_fast_int8(hardware.cpu_flags()) else "fp32"]
-    return sorted(meant or precisions, key=lambda p: (*fast, p).index(p))
+    places = {kind: i for i, kind in enumerate(fast)}
+    return sorted(meant or precisions, key=lambda p: places.get(declared.variants[p].precision, len(places)))
 
 
 def choose(among: Sequence[Choice], opener: Opener, measure: Measure | None = None) -> tuple[Choice, Backend]:
