@@ -1,5 +1,7 @@
 # Everything a fresh machine needs: `make demo` and `make test` set up .venv by themselves.
 
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 BIN := .venv/bin
 CPP := $(shell find cpp_ext -name '*.cpp' -o -name '*.hpp' -o -name '*.txt' -o -name '*.cmake')
