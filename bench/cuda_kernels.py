@@ -68,12 +68,13 @@ def cases(torch: Any, repeats: int) -> Iterator[Case]:
     hidden = torch.randn(rows, length, width, device="cuda").half()
     flat, offsets = hidden.view(tokens, width), torch.arange(0, tokens + 1, length, device="cuda")
     ids, lengths = room(tokens, dtype=torch.int32).zero_(), torch.full((rows,), length, device="cuda")
-    three = [room(rows, length, dtype=torch.int64) for _ in range(3)]
+    padded, mask, types = (room(rows, length, dtype=torch.int64) for _ in range(3))
     again, pooled = torch.empty_like(hidden), room(rows, width)
     small, scales = room(tokens, width, dtype=torch.int8), room(tokens)
     logits, best = torch.randn(tokens, tags, device="cuda").half(), room(tokens, dtype=torch.int32)
     state, vectors = nbytes(hidden), nbytes(pooled)
-    yield Case("pad_ids", nbytes(ids, *three), lambda: cuda.pad_ids(ids, offsets, 0, *three, stream=stream))
+    fed = nbytes(ids, padded, mask, types)
+    yield Case("pad_ids", fed, lambda: cuda.pad_ids(ids, offsets, 0, padded, mask, types, stream=stream))
     yield Case("pad", 2 * state, lambda: cuda.pad(flat, offsets, again, stream=stream))
     yield Case(
         "unpad", 2 * state, lambda: cuda.unpad(hidden, offsets, again.view(tokens, width), stream=stream)
