@@ -209,7 +209,7 @@ void check_errors() {
 
 int main() {
     return on_device([] {
-        for (int i = 0; i < 20; ++i)
+        for (int i = 0; i < 10; ++i)
             check_search(random_int(2, 40), i % 2 == 0 ? random_int(2, 5) : 1 + i % 4,
                          random_int(1, 3), i % 3 == 0);
         check_search(9001, 3, 2, false);
