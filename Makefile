@@ -4,7 +4,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 BIN := .venv/bin
-CPP := $(shell find cpp_ext -name '*.cpp' -o -name '*.hpp' -o -name '*.txt' -o -name '*.cmake')
+SOURCES := $(shell find cpp_ext -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' -o -name '*.cuh' -o -name '*.h')
+CPP := $(SOURCES) $(shell find cpp_ext -name '*.txt' -o -name '*.cmake')
 FOLDERS := core train export runtime bench cpp_ext cli examples
 # what a wheel may lack: the compiled module, data files, modules that only some commands import
 WHEEL_TESTS := $(filter-out tests/test_kernel_stub.py,$(wildcard tests/test_kernel_*.py)) \
@@ -31,16 +32,16 @@ lint: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	find cpp_ext -name '*.cpp' -o -name '*.hpp' | xargs $(BIN)/clang-format --dry-run --Werror
+	$(BIN)/clang-format --dry-run --Werror $(SOURCES)
 
 format: .venv/.ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	find cpp_ext -name '*.cpp' -o -name '*.hpp' | xargs $(BIN)/clang-format -i
+	$(BIN)/clang-format -i $(SOURCES)
 
 # The C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: .venv/.ready
-	$(BIN)/cmake -S cpp_ext -B build/asan -DHEADWAY_SANITIZE=ON -DHEADWAY_WERROR=ON
+	$(BIN)/cmake -S cpp_ext -B build/asan -DHEADWAY_SANITIZE=ON -DHEADWAY_WERROR=ON -DHEADWAY_CUDA=OFF
 	$(BIN)/cmake --build build/asan --parallel 2
 	$(BIN)/ctest --test-dir build/asan --output-on-failure
 
@@ -125,6 +126,8 @@ gpu-check:
 	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --config-settings=cmake.define.HEADWAY_CUDA=ON \
 		--target $(GPU_SITE) . $(wildcard build/gpu/wheels/*.whl)
 	cp -r tests pyproject.toml $(GPU_SITE)/
+	cmake -S cpp_ext -B build/gpu/cpp -DHEADWAY_CUDA=ON && cmake --build build/gpu/cpp --parallel
+	ctest --test-dir build/gpu/cpp -L gpu --output-on-failure
 	cd $(GPU_SITE) && PYTHONPATH=. $(PYTHON) -m pytest -q -m gpu tests 2>&1 | tee $(CURDIR)/$(GPU_REPORT)/tests.txt
 	PYTHONPATH=$(GPU_SITE) $(PYTHON) -m headway.bench.cuda_kernels | tee $(GPU_REPORT)/kernels.jsonl
 	PYTHONPATH=$(GPU_SITE) $(PYTHON) -m headway.bench.gpu_check --output $(GPU_REPORT)/models
