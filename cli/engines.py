@@ -10,10 +10,10 @@ from headway.core.errors import UsageError
 from headway.core.manifest import Bundle
 from headway.runtime.cuda import Device
 from headway.runtime.devices import place
+from headway.runtime.shapes import TOKENS, Shapes
 from headway.runtime.tensorrt import ahead
 from headway.runtime.tensorrt.key import Options, Target
 from headway.runtime.tensorrt.library import open_library
-from headway.runtime.tensorrt.shapes import TOKENS, Shapes
 
 
 def engines(

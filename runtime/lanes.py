@@ -25,7 +25,7 @@ from headway.runtime.backends.base import Outputs
 from headway.runtime.cuda import Buffer, Device, Event, Stream
 from headway.runtime.cuda import Graph as CudaGraph
 from headway.runtime.ragged import Ragged
-from headway.runtime.tensorrt.shapes import Place, Shapes
+from headway.runtime.shapes import Place, Shapes
 
 LANES = 2
 """batches on the GPU at once: one is computed while another is padded and copied"""
@@ -107,12 +107,14 @@ class Lane(ABC, Generic[Context]):
         self.device.use()
         if form.graph is None and form.captures and form.runs > 0:  # the first run sets the context up
             form.graph = self._captured(form)
-        if form.graph is None:
-            self._give(form)
-        else:
-            self.stream.launch(form.graph)
-        form.runs += 1
-        self._done = self.stream.record()
+        try:
+            if form.graph is None:
+                self._give(form)
+            else:
+                self.stream.launch(form.graph)
+            form.runs += 1
+        finally:
+            self._done = self.stream.record()
 
     def answers(self, place: Place, rows: int) -> Outputs:
         """The outputs that are read (rows, …), of the batch that was started there."""

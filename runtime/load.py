@@ -24,6 +24,7 @@ from headway.runtime.generation.pipeline import GenerationPipeline
 from headway.runtime.pipeline import EncoderPipeline, Following, Pipeline
 from headway.runtime.plan import BATCH_TOKENS
 from headway.runtime.replicas import Replicas
+from headway.runtime.shapes import TOKENS
 from headway.runtime.tokenize import open_tokenizer
 
 TOKENIZER = "tokenizer.json"
@@ -55,7 +56,8 @@ def load(
             Where `headway tune` has left a plan for this machine beside the bundle, that is followed: here on all
             threads, and by a `Front` in as many workers as the plan has.
         threads: for tokenizer, engine and kernels together; None: all that affinity and cgroup leave.
-        batch_tokens: padded tokens in a batch, at most (one text may be longer); None: the plan's, or 512.
+        batch_tokens: padded tokens in a batch, at most (one text may be longer); None: the plan's, or 512, and 16,384 on
+            GPUs.
         buckets: lengths from one power of two to the next that an engine pads to if it is slow to see new ones; None:
             the plan's, or the engine's own choice.
         cache: inputs whose answers are kept, those last used; a model that writes keeps what it has read of so many
@@ -81,7 +83,7 @@ def load(
         precision, backend = plan.precision, plan.backend
         batch_tokens = batch_tokens or plan.batch_tokens
         buckets = buckets or plan.buckets
-    batch_tokens = batch_tokens or BATCH_TOKENS
+    batch_tokens = batch_tokens or (BATCH_TOKENS if devices == ["cpu"] else TOKENS)
 
     def worker() -> Pipeline:
         assert plan is not None

@@ -14,17 +14,16 @@ from headway.core.errors import BundleError, UnavailableError
 from headway.core.manifest import Bundle, Graph
 from headway.core.tolerance import PRECISION
 from headway.export.precision import base
-from headway.runtime import cuda, load
+from headway.runtime import cuda, lanes, load
 from headway.runtime.backends import onnxruntime, tensorrt
 from headway.runtime.ragged import Ragged
-from headway.runtime.tensorrt import lane
+from headway.runtime.shapes import Shapes
 from headway.runtime.tensorrt import order as orders
 from headway.runtime.tensorrt.build import build, parse
 from headway.runtime.tensorrt.key import Options, Target
 from headway.runtime.tensorrt.library import open_library
 from headway.runtime.tensorrt.manager import Managed
 from headway.runtime.tensorrt.order import Order
-from headway.runtime.tensorrt.shapes import Shapes
 from headway.runtime.tensorrt.store import PLAN, Engine
 from tests import cuda_driver, fake_tensorrt, precisions
 from tests.cuda_driver import Driver
@@ -176,7 +175,7 @@ def test_many_threads_may_share_it(trt: Module, graph: Path) -> None:
 def test_memory_is_taken_once(
     driver: Driver, trt: Module, graph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lane, "FORMS", 3)
+    monkeypatch.setattr(lanes, "FORMS", 3)
     backend = opened(graph)
     held, pinned = driver.held(), len(driver.pinned)
     rows, width = 96, 5  # tokens of the largest shape at most, and their classes

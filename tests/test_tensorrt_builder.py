@@ -27,12 +27,12 @@ from headway.export import graph as tracer
 from headway.export.engine import tensorrt as engine
 from headway.export.engine.base import PRECISIONS
 from headway.export.precision import base
+from headway.runtime.shapes import Shapes
 from headway.runtime.tensorrt import order as orders
 from headway.runtime.tensorrt.build import build, parse
 from headway.runtime.tensorrt.key import Options, Target
 from headway.runtime.tensorrt.library import Library, open_library
 from headway.runtime.tensorrt.order import Apart, Order
-from headway.runtime.tensorrt.shapes import Shapes
 from headway.runtime.tensorrt.store import PLAN
 from headway.train import checkpoint as opener
 from tests import precisions

@@ -22,12 +22,12 @@ from headway.core.errors import BundleError, OutputError, UnavailableError, Usag
 from headway.core.manifest import Bundle
 from headway.runtime import cuda
 from headway.runtime.ragged import Ragged
+from headway.runtime.shapes import Shapes
 from headway.runtime.tensorrt import order as orders
 from headway.runtime.tensorrt.key import Key, Options, Target, sha256_of_graph
 from headway.runtime.tensorrt.library import SWITCH, open_library
 from headway.runtime.tensorrt.manager import Managed
 from headway.runtime.tensorrt.order import Order
-from headway.runtime.tensorrt.shapes import Shapes
 from headway.runtime.tensorrt.store import PLAN, RECORD, Engine, Store, folders
 from tests import cuda_driver, fake_tensorrt
 from tests.cuda_driver import Driver

@@ -19,7 +19,7 @@ from headway.runtime.cuda import Device, Stream
 from headway.runtime.devices import place
 from headway.runtime.lanes import LANES, Lane, Lanes, Tensors, sizes
 from headway.runtime.ragged import Ragged
-from headway.runtime.tensorrt.shapes import Place, Shapes
+from headway.runtime.shapes import Place, Shapes
 
 DEVICES = ("cuda",)
 TARGET = "cuda"

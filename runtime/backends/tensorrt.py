@@ -6,36 +6,29 @@ batch is computed the next is padded, on a stream and in memory of its own.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from headway.core.errors import BundleError, UnavailableError
 from headway.core.manifest import Bundle, Graph
-from headway.runtime.backends.base import Backend, Outputs, engines_for, load_engine
+from headway.runtime.backends.base import Backend, engines_for, load_engine
 from headway.runtime.cuda import Device
 from headway.runtime.devices import place
-from headway.runtime.ragged import Ragged
+from headway.runtime.lanes import LANES, Lanes, Tensors
 from headway.runtime.tensorrt import order as orders
 from headway.runtime.tensorrt.key import Target
-from headway.runtime.tensorrt.lane import Lane, Opened
+from headway.runtime.tensorrt.lane import Opened, TensorRtLane
 from headway.runtime.tensorrt.library import Library, open_library
 from headway.runtime.tensorrt.manager import Managed
 from headway.runtime.tensorrt.order import Apart
-from headway.runtime.tensorrt.shapes import Place
 from headway.runtime.tensorrt.store import Engine
 
 DEVICES = ("cuda",)
 TARGET = "tensorrt"
 PACKAGE = "tensorrt"
 BUCKETS = ()
-LANES = 2
-"""batches on the GPU at once: one is computed while another is padded and copied"""
 
 
 def open_graph(
@@ -76,14 +69,7 @@ def _stand_in(
     )
 
 
-class Piece(NamedTuple):
-    """A part of a batch that goes through the engine together."""
-
-    rows: Ragged
-    place: Place
-
-
-class TensorRt:
+class TensorRt(Lanes):
     """An engine on a GPU, with as many batches at once as it has lanes."""
 
     def __init__(
@@ -111,59 +97,9 @@ class TensorRt:
         if names != said:
             wanted = f"has {', '.join(sorted(names))}, not {', '.join(sorted(said))} as declared"
             raise BundleError(graph.parent.parent, f"{graph.name} {wanted}")
-        self._opened = Opened(library, gpu, opened, engine.options.shapes, declared, tuple(read), pad_id)
-        self._of_tokens = {tensor.name for tensor in declared.outputs if "length" in tensor.shape}
-        self._idle: SimpleQueue[Lane] = SimpleQueue()
-        for _ in range(LANES):
-            self._idle.put(Lane(self._opened))
-
-    def run(self, batches: Sequence[Ragged]) -> list[Outputs]:
-        split = [self._pieces(batch) for batch in batches]
-        answers = self._answers([piece for pieces in split for piece in pieces])
-        return [
-            self._joined([next(answers) for _ in pieces], batch)
-            for pieces, batch in zip(split, batches, strict=True)
-        ]
-
-    def _pieces(self, batch: Ragged) -> list[Piece]:
-        """A batch in as few parts as the engine's shapes allow."""
-        shapes, longest = self._opened.shapes, int(batch.lengths.max())
-        most = shapes.most(longest)
-        parts = [np.arange(at, min(at + most, len(batch))) for at in range(0, len(batch), most)]
-        return [Piece(batch.take(part), shapes.place(len(part), longest)) for part in parts]
-
-    def _joined(self, answers: list[Outputs], batch: Ragged) -> Outputs:
-        longest = int(batch.lengths.max())
-        whole = {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
-        return {n: v[:, :longest] if n in self._of_tokens else v for n, v in whole.items()}
-
-    def _answers(self, pieces: list[Piece]) -> Iterator[Outputs]:
-        """In order. Takes the lanes that are idle, and waits for one only while it holds none."""
-        flying: deque[tuple[Lane, Piece]] = deque()
-        try:
-            for piece in pieces:
-                lane = self._lane(wait=not flying)
-                if lane is None:
-                    lane, first = flying[0]
-                    yield lane.answers(first.place, len(first.rows))
-                    flying.popleft()
-                flying.append((lane, piece))
-                lane.start(piece.rows, piece.place)
-            while flying:
-                lane, first = flying[0]
-                yield lane.answers(first.place, len(first.rows))
-                self._idle.put(flying.popleft()[0])
-        finally:
-            for lane, _ in flying:
-                with suppress(UnavailableError):
-                    lane.wait()
-                self._idle.put(lane)
-
-    def _lane(self, wait: bool) -> Lane | None:
-        try:
-            return self._idle.get(block=wait)
-        except Empty:
-            return None
+        on_gpu = Opened(library, gpu, opened)
+        tensors = Tensors(declared, on_gpu.dtype, tuple(read), pad_id, engine.options.shapes)
+        super().__init__(tensors, [TensorRtLane(on_gpu, tensors) for _ in range(LANES)])
 
 
 def _deserialized(library: Library, runtime: Any, engine: Engine, graph: Path) -> Any:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from headway.core.errors import BundleError, UnavailableError
+from headway.runtime.shapes import Profile
 from headway.runtime.tensorrt.key import Options
 from headway.runtime.tensorrt.library import Library
-from headway.runtime.tensorrt.shapes import Profile
 
 MOST_TOLD = 5
 """reasons in a message"""

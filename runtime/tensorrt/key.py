@@ -10,8 +10,8 @@ import msgspec
 from headway.core.errors import BundleError
 from headway.core.manifest import Bundle
 from headway.runtime.cuda import Device
+from headway.runtime.shapes import Shapes
 from headway.runtime.tensorrt.library import Library
-from headway.runtime.tensorrt.shapes import Shapes
 
 FORMAT = 1
 """of the folders that engines lie in, and of the way in which they are built"""

@@ -17,10 +17,10 @@ from headway.core import manifest
 from headway.core.errors import BundleError, HeadwayError, UnavailableError
 from headway.core.manifest import Bundle
 from headway.runtime.cuda import Device
+from headway.runtime.shapes import Shapes
 from headway.runtime.tensorrt import build as builder
 from headway.runtime.tensorrt.key import Key, Options, Target, sha256_of_graph
 from headway.runtime.tensorrt.library import Library, open_library
-from headway.runtime.tensorrt.shapes import Shapes
 from headway.runtime.tensorrt.store import Engine, Store, folders
 
 
