@@ -172,8 +172,14 @@ def test_auto_is_the_fast_precision(
     ("options", "message"),
     [
         ({"precision": "fp8"}, "--precision: the bundle has no 'fp8'; it has fp32, int8"),
-        ({"backend": "warp"}, "--backend: unknown 'warp'; known: onnxruntime, openvino, tensorrt"),
-        ({"backend": "base"}, "--backend: unknown 'base'; known: onnxruntime, openvino, tensorrt"),
+        (
+            {"backend": "warp"},
+            "--backend: unknown 'warp'; known: onnxruntime, onnxruntime-cuda, openvino, tensorrt",
+        ),
+        (
+            {"backend": "base"},
+            "--backend: unknown 'base'; known: onnxruntime, onnxruntime-cuda, openvino, tensorrt",
+        ),
         ({"threads": 0}, "--threads: must be at least 1, not 0"),
         ({"batch_tokens": 0}, "--batch-tokens: must be at least 1, not 0"),
     ],
@@ -184,7 +190,7 @@ def test_options_that_make_no_sense(options: dict[str, Any], message: str, bundl
 
 
 def test_no_silent_fallback_to_another_device(bundle: Path) -> None:
-    for backend in ("auto", "tensorrt"):
+    for backend in ("auto", "onnxruntime-cuda", "tensorrt"):
         with pytest.raises(UnavailableError, match="device 'cuda' is not available"):
             load(bundle, device="cuda", backend=backend)
 
