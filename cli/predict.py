@@ -77,7 +77,7 @@ def predict(
             "precision": pipe.precision,
             "device": device,
             "backend": backend,
-            "batch_tokens": batch_tokens,
+            "batch_tokens": pipe.batch_tokens,
             "columns": mapping,
             "window": WINDOW,
             "headway": version("headway"),

@@ -21,6 +21,8 @@ from headway.export.precision.base import Writer
 
 WRITTEN = "written"
 """input: columns of the caches that hold tokens, as all rows have read equally many (with their padding)"""
+SOURCES = "sources"
+"""how many sources there are, of which each may have several rows"""
 SWAPPED = [0, 2, 1, 3]
 """(R, H, S, D) to (R, S, H, D) and back"""
 
@@ -36,7 +38,7 @@ def declare(graph: Graph) -> Graph:
 def _fixed(tensor: Tensor, crossed: bool) -> Tensor:
     named: dict[int | str, int | str] = {"past": "room", "total": "room"}
     if tensor.name.startswith("cross.") or (crossed and tensor.name == "attention_mask"):
-        named["rows"] = "sources"
+        named["rows"] = SOURCES
     return msgspec.structs.replace(tensor, shape=[named.get(d, d) for d in tensor.shape])
 
 
@@ -54,11 +56,12 @@ def in_place(model: ir.Model, declared: Graph, checkpoint: str) -> ir.Model:
     graph.inputs.append(written)
     _tell_lengths(model, written, checkpoint)
     _write_in_place(model, written)
-    _share_sources(model)
+    shared = _share_sources(model)
     RemoveUnusedNodesPass()(model)
     shapes = {tensor.name: tensor.shape for tensor in (*declared.inputs, *declared.outputs)}
     for value in (*graph.inputs, *graph.outputs):
-        value.shape = ir.Shape(shapes[str(value.name)])
+        shape = shapes[str(value.name)]
+        value.shape = ir.Shape(shape if shared else ["rows" if size == SOURCES else size for size in shape])
     for node in graph:
         for value in node.outputs:
             if not value.is_graph_output():
@@ -135,11 +138,14 @@ def _readers(cache: ir.Value) -> Iterator[ir.Node]:
             yield from list(node.outputs[0].consumers())
 
 
-def _share_sources(model: ir.Model) -> None:
-    """Let the rows of a source ask its keys and values together: (R, H, S, D) as (B, H, R / B * S, D) and back."""
+def _share_sources(model: ir.Model) -> bool:
+    """Let the rows of a source ask its keys and values together: (R, H, S, D) as (B, H, R / B * S, D) and back.
+
+    Whether that was done: it is not where attention is in products, as for TensorRT.
+    """
     crossed = [n for n in model.graph if n.op_type == "Attention" and _is_cross(n)]
     if not crossed:
-        return
+        return False
     writer = Writer(model)
     named = {str(value.name): value for value in model.graph.inputs}
     mask = named["attention_mask"]
@@ -163,6 +169,7 @@ def _share_sources(model: ir.Model) -> None:
             expanded = writer.node(node, "Expand", [seen, shape], "cross.expanded")
         node.replace_input_with(0, asked)
         node.replace_input_with(3, expanded)
+    return True
 
 
 def _asked_together(writer: Writer, node: ir.Node, sources: ir.Value, rest: ir.Value) -> ir.Value:

@@ -41,6 +41,9 @@ class Following(NamedTuple):
 class Pipeline(ABC):
     """An opened bundle. Safe to share between threads. Made by `headway.runtime.load`."""
 
+    batch_tokens: int
+    """padded tokens in a batch, at most"""
+
     def __init__(
         self,
         manifest: Bundle,
@@ -112,7 +115,7 @@ class EncoderPipeline(Pipeline):
     ) -> None:
         """`engine`: name of the backend, where it has one."""
         super().__init__(manifest, precision, task, spec, tokenizer, following)
-        self._encoder_task, self._backend, self._batch_tokens = task, backend, batch_tokens
+        self._encoder_task, self._backend, self.batch_tokens = task, backend, batch_tokens
         self.cache, self.engine = cache, engine
 
     def predict(self, examples: Sequence[Example], **settings: Any) -> list[Result]:
@@ -143,7 +146,7 @@ class EncoderPipeline(Pipeline):
         if len(ragged) == 1:
             places, batches = [np.zeros(1, np.int64)], [ragged]
         else:
-            places = plan(lengths, self._batch_tokens)
+            places = plan(lengths, self.batch_tokens)
             batches = [ragged.take(rows) for rows in places]
         every_token = "length" in self._encoder_task.GRAPH[self._encoder_task.READ[0]]
         answers: list[Any] = [None] * len(ragged)

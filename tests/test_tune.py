@@ -153,15 +153,15 @@ def test_load_and_front_follow_the_plan(tmp_path: Path) -> None:
     tuned.write(folder, seal, 2, plan())
     tuned.write(folder, seal, 3, plan(batch_tokens=55))
     pipe: Any = load(folder, threads=2)
-    assert (pipe.precision, pipe.engine, pipe._batch_tokens) == ("fp32", "onnxruntime", 77)
+    assert (pipe.precision, pipe.engine, pipe.batch_tokens) == ("fp32", "onnxruntime", 77)
     assert pipe.following.plan == plan()
     assert pipe._backend._threads == 2  # many texts at once
     front = Front(pipe)
     worker: Any = front._pipe
     assert (front._count, front._batch_tokens, worker._backend._threads) == (2, 99, 1)
-    assert (worker.precision, worker._batch_tokens) == ("fp32", 77)
+    assert (worker.precision, worker.batch_tokens) == ("fp32", 77)
     assert Front(pipe, workers=1)._pipe is pipe
-    assert load(folder, threads=2, batch_tokens=11)._batch_tokens == 11  # type: ignore[attr-defined]
+    assert load(folder, threads=2, batch_tokens=11).batch_tokens == 11
     for other in (load(folder, threads=1), load(folder, threads=2, precision="fp32")):
         assert other.following is None
     some = texts(40)

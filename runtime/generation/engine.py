@@ -20,6 +20,8 @@ Ints = NDArray[np.int64]
 
 ROOM = 64
 """columns by which caches grow"""
+SOURCES = "sources"
+"""the decoder's name of a dimension that is as large as there are sources, and not as rows"""
 LENGTH = {2: 1, 4: 2}
 """where the length of sources is, in their mask (B, L) and in their keys and values (B, heads, L, head size)"""
 
@@ -54,6 +56,8 @@ class Engine:
         """the input that tells of rows' padding"""
         self.joinable = self.own_mask in shapes
         """rows that have read more and less may go on together"""
+        self.shares = any(shape[0] == SOURCES for shape in shapes.values() if shape)
+        """rows of a source may read the same copy of its keys and values"""
         self.vocabulary = int(self.decoder.get_outputs()[0].shape[-1])
 
     @cached_property
@@ -251,7 +255,8 @@ class Decoding:
     def _keep_sources(self, source: Ints) -> None:
         """Keep those that rows (R) still come from; each row reads its own copy where some have more rows."""
         kept, self._source, rows = np.unique(source, return_inverse=True, return_counts=True)
-        shared = slice(None) if rows.min() == rows.max() else self._source
+        alike = self._engine.shares and rows.min() == rows.max()
+        shared = slice(None) if alike else self._source
         for name, held in self._sources.items():
             if len(kept) < len(held):
                 self._sources[name] = held[kept]

@@ -51,7 +51,7 @@ class GenerationPipeline(Pipeline):
         following: Following | None = None,
     ) -> None:
         super().__init__(manifest, precision, task, spec, tokenizer, following)
-        self._engine, self._batch_tokens = engine, batch_tokens
+        self._engine, self.batch_tokens = engine, batch_tokens
         self._lexicon = Lexicon(tokenizer, engine.vocabulary)
         own = {n: getattr(spec.settings, n, None) for n in ("max_new_tokens", "num_beams")}
         self.search = (
@@ -96,7 +96,7 @@ class GenerationPipeline(Pipeline):
         results: list[Any] = [None] * len(sources)
         lengths = np.array([len(ids) for ids in sources]) + (chosen.max_new_tokens or 0)
         rows = max(chosen.num_beams, chosen.num_return_sequences)
-        for batch in batches_of(lengths, max(1, self._batch_tokens // rows)) if sources else []:
+        for batch in batches_of(lengths, max(1, self.batch_tokens // rows)) if sources else []:
             found = search(self._engine, [sources[i] for i in batch], chosen, self._text, self._lexicon)
             for i, hypotheses in zip(batch.tolist(), found, strict=True):
                 best = hypotheses[0] if hypotheses else Hypothesis("", float("-inf"), [])
@@ -174,7 +174,7 @@ class GenerationPipeline(Pipeline):
         targets = self._targets([target for _, target in pairs])
         found: list[Any] = [None] * len(pairs)
         lengths = np.array([len(a) + len(b) for a, b in zip(sources, targets, strict=True)])
-        most = max(1, min(self._batch_tokens, LOGITS // self._engine.vocabulary))
+        most = max(1, min(self.batch_tokens, LOGITS // self._engine.vocabulary))
         for batch in batches_of(lengths, most) if pairs else []:
             start = self.search.decoder_start_token_id or 0
             scores = score(self._engine, [sources[i] for i in batch], [targets[i] for i in batch], start)
@@ -238,7 +238,7 @@ class GenerationPipeline(Pipeline):
             rows, cut = text_generation.rows(examples, self._tokenizer, self.spec, end)
         losses = [0.0] * len(rows)
         lengths = np.array([len(row.ids) for row in rows])
-        for batch in batches_of(lengths, self._batch_tokens) if rows else []:
+        for batch in batches_of(lengths, self.batch_tokens) if rows else []:
             for i, logits in zip(batch, self._engine.logits([rows[i].ids for i in batch]), strict=True):
                 judged = np.arange(max(1, len(rows[i].ids) - rows[i].marks), len(rows[i].ids))
                 chances = log_probabilities(logits[judged - 1], np.array(rows[i].ids)[judged])
