@@ -75,7 +75,7 @@ def _caches(model: ir.Model) -> list[ir.Value]:
 
 def _tell_lengths(model: ir.Model, written: ir.Value, checkpoint: str) -> None:
     """Tokens read so far are `written`, no more the caches' length, which is now that of masks over all columns."""
-    writer, caches = Writer(model), _caches(model)
+    writer, caches = Writer(model), {form for cache in _caches(model) for form in _forms(cache)}
     for shape in [n for n in model.graph if n.op_type == "Shape" and n.inputs[0] in caches]:
         start = shape.attributes["start"].as_int() if "start" in shape.attributes else 0
         if start == 0 and shape.attributes["end"].as_int() == 1:
@@ -111,7 +111,7 @@ def _write_in_place(model: ir.Model, written: ir.Value) -> None:
     rows = writer.node(first, "Shape", [ids], "cache.rows", start=0, end=1)
     columns = writer.node(first, "Expand", [written, rows], "cache.columns")  # where each row is written
     for cache in _caches(model):
-        for node in [n for n in _readers(cache) if n.op_type == "Concat"]:
+        for node in [n for form in _forms(cache) for n in form.consumers() if n.op_type == "Concat"]:
             new, whole = node.inputs[1], node.outputs[0]
             assert new is not None
             name = str(whole.name)
@@ -130,12 +130,12 @@ def _write_in_place(model: ir.Model, written: ir.Value) -> None:
             writer.replace(node, made)
 
 
-def _readers(cache: ir.Value) -> Iterator[ir.Node]:
-    """What reads a cache, directly or cast to another type."""
-    for node in list(cache.consumers()):
-        yield node
-        if node.op_type == "Cast":
-            yield from list(node.outputs[0].consumers())
+def _forms(cache: ir.Value) -> Iterator[ir.Value]:
+    """A cache, and the same in other types."""
+    found = [cache]
+    for value in found:
+        yield value
+        found += [node.outputs[0] for node in value.consumers() if node.op_type == "Cast"]
 
 
 def _share_sources(model: ir.Model) -> bool:

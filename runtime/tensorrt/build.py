@@ -78,7 +78,7 @@ def build(parsed: Parsed, options: Options, capability: tuple[int, int], timings
     if options.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
     if library.portable:
-        _set_capability(library, config, capability)
+        set_capability(library, config, capability)
     else:
         _go_on_from(config, timings)
     plan = builder.build_serialized_network(network, config)
@@ -116,7 +116,8 @@ def _flags(trt: Any, options: Options) -> list[Any]:
     return flags
 
 
-def _set_capability(library: Library, config: Any, capability: tuple[int, int]) -> None:
+def set_capability(library: Library, config: Any, capability: tuple[int, int]) -> None:
+    """Let TensorRT-RTX build for GPUs of a compute capability. Raises UnavailableError if it does not know it."""
     known = library.module.ComputeCapability
     name = "SM{}{}".format(*capability)
     if not hasattr(known, name):
