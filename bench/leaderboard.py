@@ -88,7 +88,9 @@ def page(work: Path) -> str:
             for r in found.values()
         }
     )
-    return "\n".join(["# Leaderboard", "", about, HEAD, *rows, ""])
+    absent = [case.name for case in CASES if case.name not in found]
+    missing = [f"Not measured: {', '.join(absent)}.", ""] if absent else []
+    return "\n".join(["# Leaderboard", "", about, *missing, HEAD, *rows, ""])
 
 
 def _row(name: str, row: Row) -> str:

@@ -41,6 +41,7 @@ def test_the_leaderboard_has_a_row_for_every_subject_that_was_measured(tmp_path:
     for case, seed in ((CASES[0], 1), (CASES[3], 2)):
         (tmp_path / f"{case.name}-leaderboard.json").write_bytes(msgspec.json.encode(recorded(seed)))
     text = leaderboard.page(tmp_path)
+    assert f"Not measured: {CASES[1].name}, {CASES[2].name}, {CASES[4].name}," in text
     for case in (CASES[0], CASES[3]):
         for subject in ("headway int8", "torch fp32"):
             assert f"| {case.name} | {subject} |" in text
