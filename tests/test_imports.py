@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {  # folder -> (parts of head
 }
 NEED_MORE = (
     "headway.bench.epoch",
+    "headway.bench.gpu_check",
     "headway.bench.pipeline",
     "headway.bench.leaderboard",
     "headway.bench.precisions",
