@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
+import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from headway.core import tasks
-from headway.core.errors import UnavailableError
 from headway.core.manifest import Bundle
 from headway.core.tolerance import PRECISION
 from headway.export.bundle import export
 from headway.export.options import ExportOptions
 from headway.runtime import cuda, load
 from headway.runtime.backends.base import engines_for, load_engine
+from headway.runtime.backends.onnxruntime_cuda import LIBRARY, PROVIDER
 from headway.train import checkpoint as opener
+from tests.conftest import Run
 from tests.test_export_tasks import DATA, numbers, untrained
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not cuda.available(), reason="there is no GPU")]
 
 
+def installed(engine: str) -> bool:
+    """Whether its package, and of ONNX Runtime the CUDA provider, is there."""
+    if find_spec(load_engine(engine).PACKAGE) is None:
+        return False
+    if engine != "onnxruntime-cuda":
+        return True
+    import onnxruntime
+
+    return PROVIDER in onnxruntime.get_available_providers() or LIBRARY in os.environ
+
+
 @pytest.mark.parametrize("engine", engines_for("cuda"))
 @pytest.mark.parametrize("kind", DATA)
-def test_every_task(kind: str, engine: str, pretrained: Path, tmp_path: Path) -> None:
+def test_every_task(kind: str, engine: str, pretrained: Path, run: Run, tmp_path: Path) -> None:
+    if not installed(engine):
+        pytest.skip(f"{engine} is not installed")
     target = load_engine(engine).TARGET
     folder, rows = untrained(kind, pretrained, tmp_path, max_length=60)
     export(folder, ExportOptions(output=tmp_path / "bundle", target=target, precision="fp32,fp16,bf16"))
+    if engine == "tensorrt":
+        assert run("engines", tmp_path / "bundle").code == 0
     opened = opener.open_checkpoint(folder)
     examples = tasks.read_labelled(tasks.load(opened.manifest.task), rows, spec=opened.spec)
     expected = opener.predict(opened, examples)
     for name, variant in Bundle.read(tmp_path / "bundle").variants.items():
-        try:
-            pipe = load(tmp_path / "bundle", device="cuda", backend=engine, precision=name)
-        except UnavailableError as error:
-            pytest.skip(str(error))
+        pipe = load(tmp_path / "bundle", device="cuda", backend=engine, precision=name)
         found = pipe.predict(examples)
         if variant.precision == "fp32":
             for ours, theirs in zip(found, expected, strict=True):

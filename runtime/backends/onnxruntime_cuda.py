@@ -36,43 +36,11 @@ OPTIONS = {
     "arena_extend_strategy": "kSameAsRequested",
     "cudnn_conv_algo_search": "HEURISTIC",
 }
-ON_PROCESSOR = frozenset(
-    [
-        "Shape",
-        "Size",
-        "Gather",
-        "Concat",
-        "Slice",
-        "Squeeze",
-        "Unsqueeze",
-        "Cast",
-        "Identity",
-        "Constant",
-        "ConstantOfShape",
-        "Range",
-        "Reshape",
-        "Expand",
-        "Split",
-        "Add",
-        "Sub",
-        "Mul",
-        "Div",
-        "Mod",
-        "Neg",
-        "Max",
-        "Min",
-        "ReduceProd",
-        "Where",
-        "Equal",
-        "Less",
-        "LessOrEqual",
-        "Greater",
-        "GreaterOrEqual",
-        "And",
-        "Or",
-        "Not",
-    ]
-)
+ON_PROCESSOR = {
+    "Shape", "Size", "Gather", "Concat", "Slice", "Squeeze", "Unsqueeze", "Cast", "Identity", "Constant", "Range",
+    "ConstantOfShape", "Reshape", "Expand", "Split", "Add", "Sub", "Mul", "Div", "Mod", "Neg", "Max", "Min", "ReduceProd",
+    "Where", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Not",
+}  # fmt: skip
 """ops that reckon with sizes, which ONNX Runtime leaves to the processor; any other op there is refused"""
 KINDS = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64", "tensor(int32)": "int32"}  # fmt: skip
 
@@ -98,6 +66,10 @@ def open_graph(
     if set(kinds) != said:
         wanted = f"has {', '.join(sorted(kinds))}, not {', '.join(sorted(said))} as declared"
         raise BundleError(graph.parent.parent, f"{graph.name} {wanted}")
+
+    if unknown := sorted(set(kinds.values()) - KINDS.keys()):
+        name = f"{', '.join(unknown)} as input or output of {graph.parent.name}/{graph.name}"
+        raise UnavailableError(name, "choose another --precision")
 
     def dtype(tensor: Tensor) -> np.dtype[Any]:
         return np.dtype(KINDS[kinds[tensor.name]])
