@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import settings
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from headway.cli import main as cli
 from tests.tiny_bert import tiny_bert
@@ -86,6 +87,22 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as `transformers` saves it: random weights, a WordPiece tokenizer with the training texts' words."""
     texts = [record["text"] for record in records("train", 160)]
     return tiny_bert(tmp_path_factory.mktemp("pretrained") / "tiny-bert", texts, length=64, layers=2)
+
+
+@pytest.fixture(scope="session")
+def tokenizers(pretrained: Path) -> dict[str, Tokenizer]:
+    """A WordPiece tokenizer without capitals and accents, and a byte-level one whose tokens begin with spaces."""
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=700, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    raw.train_from_iterator([r["text"] for r in records("train", 160)], trainer)
+    raw.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    return {"wordpiece": Tokenizer.from_file(str(pretrained / "tokenizer.json")), "byte-level": raw}
 
 
 @pytest.fixture(scope="session")
