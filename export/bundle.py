@@ -14,7 +14,7 @@ import tokenizers
 import torch
 
 from headway.core import data, files, tasks
-from headway.core.errors import CheckpointError, GateError, UsageError
+from headway.core.errors import CheckpointError, GateError, UnavailableError, UsageError
 from headway.core.manifest import NAME, Bundle, Checkpoint, File, Variant
 from headway.core.progress import Progress, silent
 from headway.core.tasks import EncoderTask, Example, Task
@@ -125,6 +125,9 @@ def _prove(
     if hasattr(task, "GRAPH"):
         graphs = encoders.declare(opened, cast(EncoderTask, task), draft.architecture["hidden_size"])
         return encoders.prove(opened, own, progress, draft=_with(draft, graphs=graphs), **common)
+    if options.target == "cpu" and "bf16" in options.precisions:
+        remedy = "export int8; OpenVINO, by which processors compute bf16, runs no model that writes here"
+        raise UnavailableError("bf16 of a model that writes, for --target cpu,", remedy)
     traced = generation.build(opened)
     draft = _with(
         draft,

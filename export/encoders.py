@@ -12,13 +12,14 @@ from typing import Any, cast
 import numpy as np
 
 from headway.core import tasks
+from headway.core.errors import UnavailableError
 from headway.core.manifest import Graph
 from headway.core.progress import Progress, silent
 from headway.core.tasks import EncoderTask, Example, Output, Row, Spec
 from headway.export import contract, graph
 from headway.export.precision.base import Feeds, Remembered
 from headway.export.proof import Answers, Parity, Proof, differences
-from headway.runtime.backends.base import Backend, load_engine
+from headway.runtime.backends.base import Backend, engines_for, load_engine
 from headway.runtime.pipeline import EncoderPipeline
 from headway.runtime.ragged import Ragged
 from headway.train import checkpoint
@@ -92,7 +93,7 @@ class EncoderProof(Proof):
 
     def work(self, folder: Path) -> Callable[[], int]:
         """Eight texts of 128 tokens, or as many as the model takes."""
-        backend, length = self._open(folder), min(WORK[1], self.spec.max_length)
+        backend, length = self._open(folder, engines_for("cpu")), min(WORK[1], self.spec.max_length)
         (long,) = [row for row in self.compared if len(row.ids) >= length][:1]
         row = Row(0, long.ids[:length], long.types[:length])
         batch = Ragged.of([row] * WORK[0])
@@ -103,12 +104,17 @@ class EncoderProof(Proof):
 
         return once
 
-    def _open(self, folder: Path) -> Backend:
-        path = self.graphs(folder)[ROLE]
-        engine = load_engine(ENGINE)
-        return engine.open_graph(
-            path, self.declared, self.encoder.READ, self.draft.pad_id, "cpu", self.threads
-        )
+    def _open(self, folder: Path, among: Sequence[str] = (ENGINE,)) -> Backend:
+        """By the first of some engines that takes the graph."""
+        path, (name, *others) = self.graphs(folder)[ROLE], among
+        try:
+            return load_engine(name).open_graph(
+                path, self.declared, self.encoder.READ, self.draft.pad_id, "cpu", self.threads
+            )
+        except UnavailableError:
+            if not others:
+                raise
+            return self._open(folder, others)
 
 
 def prove(opened: Opened, own: Sequence[Example], progress: Progress, **common: Any) -> EncoderProof:

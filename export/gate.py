@@ -76,13 +76,14 @@ def _convert(precision: str, kept: Collection[str], held: Proof, folder: Path) -
 @contextmanager
 def _provable(precision: str, held: Proof, folder: Path) -> Iterator[Path]:
     """A variant's folder, or one with the same graphs for a processor, where it has not the variant's arithmetic."""
-    if held.target == "cpu":
+    rounds = precision in engines.load(held.target).SIMULATED
+    if held.target == "cpu" and not rounds:
         yield folder
         return
     with tempfile.TemporaryDirectory() as name:
         for role, path in held.graphs(folder).items():
             model = ir.load(path)
-            if precision in engines.load(held.target).SIMULATED:
+            if rounds:
                 model = simulated.simulate(model)
             store.write(held.runnable(role, model), Path(name) / path.name)
         yield Path(name)

@@ -8,19 +8,21 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import transformers
 
 from headway.core.errors import UnavailableError
 from headway.core.manifest import Bundle
+from headway.core.tolerance import PRECISION
 from headway.export.bundle import export
 from headway.export.options import ExportOptions
 from headway.runtime import load
 from tests.conftest import Run
+from tests.test_architectures import model_of
 
 
 @pytest.mark.parametrize(
     ("target", "precision", "message"),
     [
-        ("cpu", "bf16", "bf16 for --target cpu is not available"),
         ("cpu", "fp8", "fp8 for --target cpu is not available"),
         ("cuda", "int8", "int8 for --target cuda is not available"),
         ("tensorrt", "int8", "int8 for --target tensorrt is not available"),
@@ -57,6 +59,34 @@ def test_a_precision_that_no_engine_here_runs(checkpoint: Path, tmp_path: Path) 
     export(checkpoint, ExportOptions(output=tmp_path / "bundle", target="cuda", precision="bf16", threads=1))
     with pytest.raises(UnavailableError, match="^bf16/model.onnx on onnxruntime's CPU provider"):
         load(tmp_path / "bundle", precision="bf16", backend="onnxruntime")
+
+
+def test_bf16_for_a_processor(checkpoint: Path, dev_file: Path, texts: list[str], tmp_path: Path) -> None:
+    options = ExportOptions(
+        output=tmp_path / "bundle", precision="fp32,bf16", eval=dev_file, speed=True, threads=1
+    )
+    variant = export(checkpoint, options).variants["bf16"]
+    assert variant.parity["by"] == "simulation"
+    assert variant.tokens_per_second is not None
+    sizes = {n: (tmp_path / "bundle" / n / "model.onnx").stat().st_size for n in ("fp32", "bf16")}
+    assert sizes["bf16"] < 0.7 * sizes["fp32"]
+    wide: Any = load(tmp_path / "bundle", precision="fp32", threads=1)
+    pipe: Any = load(tmp_path / "bundle", precision="bf16", threads=1)
+    assert (pipe.precision, pipe.engine) == ("bf16", "openvino")
+    logits, exact = ([np.log(list(a.scores.values())) for a in p(texts)] for p in (pipe, wide))
+    assert np.abs(np.subtract(logits, exact)).max() < 2 * PRECISION["bf16"].worst * np.std(exact)
+    alone = [np.log(list(pipe(text).scores.values())) for text in texts[:20]]
+    assert np.abs(np.subtract(alone, logits[:20])).max() < 2 * PRECISION["bf16"].neighbours * np.std(exact)
+
+
+def test_bf16_of_a_model_that_writes(tmp_path: Path) -> None:
+    model_of("gpt2", transformers.AutoModelForCausalLM, tmp_path / "model")
+    options = ExportOptions(
+        output=tmp_path / "bundle", task="text-generation", precision="fp32,bf16", threads=1
+    )
+    with pytest.raises(UnavailableError, match="^bf16 of a model that writes, for --target cpu, is not"):
+        export(tmp_path / "model", options)
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_speeds_on_the_card(run: Run, checkpoint: Path, tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ FAMILY = "headway.export.engine"
 TARGETS = {"cpu": "onnxruntime", "cuda": "cuda", "tensorrt": "tensorrt"}
 """the engine by what `--target` says"""
 PRECISIONS = {
-    "cpu": ("fp32", "fp16", "int8", "int8-static", "int8-weights", "int4-weights"),
+    "cpu": ("fp32", "fp16", "bf16", "int8", "int8-static", "int8-weights", "int4-weights"),
     "cuda": ("fp32", "fp16", "bf16", "int8-weights", "int4-weights"),
     "tensorrt": ("fp32", "fp16", "bf16", "fp8", "int8-static", "int8-weights", "int4-weights"),
 }
-"""what each target runs: a processor has no products in bf16 and fp8, and a GPU none of integers without Q and DQ"""
+"""what each target runs: a processor has no products in fp8, and a GPU none of integers without Q and DQ"""
 
 
 class Engine(Protocol):
@@ -27,7 +27,7 @@ class Engine(Protocol):
     ABOUT: str
     """one sentence for the model card"""
     SIMULATED: tuple[str, ...]
-    """precisions that are proven by fp32 ops that round (`headway.export.simulated`), as no processor computes them so"""
+    """precisions that are proven by fp32 ops that round (`headway.export.simulated`), as not every processor computes them"""
 
     def rewrite(self, model: ir.Model) -> ir.Model:
         """A precision's graph as the engine takes it and runs it fastest; it may be changed in place."""

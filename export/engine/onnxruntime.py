@@ -24,7 +24,8 @@ from headway.export import rms
 from headway.export.precision.base import Writer
 
 ABOUT = "ONNX Runtime on a processor: the last layer for the first token only where no other is read, fewer copies"
-SIMULATED = ()
+SIMULATED = ("bf16",)
+"""what OpenVINO runs, and ONNX Runtime does not"""
 
 STANDARD = ("", "ai.onnx")
 SWAPPED = (0, 2, 1, 3)
