@@ -15,7 +15,7 @@ WHEEL_TESTS := $(filter-out tests/test_kernel_stub.py,$(wildcard tests/test_kern
 # one process a processor; tests of one file mostly stay together
 PARALLEL := -n auto --dist worksteal
 
-.PHONY: demo docs test lint sanitize wheel-test bench-gate gpu-check peers optimum-check report-check format clean
+.PHONY: demo docs test lint sanitize wheel-test bench-gate gpu-wheels gpu-check peers optimum-check report-check format clean
 
 demo: .venv/.ready
 	$(BIN)/headway demo --overwrite
@@ -116,7 +116,13 @@ bench-gate: .venv/.ready
 	HEADWAY_CACHE=off $(BIN)/python -m headway.bench.gate demo-output/bundle --base build/base/site/headway \
 		--rounds $(ROUNDS) --tolerance $(TOLERANCE)
 
-# On a machine with an NVIDIA GPU, by its own python3 and the packages that it has (wheels in build/gpu/wheels are added):
+# Wheels for a machine with a GPU and Python 3.12 that has torch, transformers, onnxruntime and little else.
+GPU_WHEELS := msgspec cyclopts attrs docstring_parser rich-rst optimum onnx-ir nanobind
+gpu-wheels:
+	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --constraint requirements.lock \
+		--dest build/gpu/wheels $(GPU_WHEELS)
+
+# On a machine with an NVIDIA GPU, by its own python3 and the packages that it has (wheels in build/gpu/wheels are added, see gpu-wheels):
 # build, test what needs a GPU, time kernels, check and time models. HEADWAY_CUDA_PROVIDER names ONNX Runtime's CUDA
 # provider where it comes apart. The report is in GPU_REPORT.
 GPU_REPORT ?= build/gpu/report
