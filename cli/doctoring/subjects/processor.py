@@ -53,7 +53,10 @@ def _precisions(flags: frozenset[str]) -> Iterator[Finding]:
             MEASURE,
         )
     if hardware.has_fast_bf16(flags):
-        yield Finding("bf16", "fast: training computes in bf16 products, and OpenVINO does in variants of --precision bf16")
+        yield Finding(
+            "bf16",
+            "fast: training computes in bf16 products, and OpenVINO does in variants of --precision bf16",
+        )
     else:
         yield Finding("bf16", "no instruction for it: training computes in fp32")
     if not flags & HALF:
