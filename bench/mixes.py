@@ -22,16 +22,22 @@ def texts(bundle: Path, source: Path, lengths: str, count: int) -> Iterator[str]
 
     Lengths are in tokens of the bundle, special ones included; shares need not sum to one. Raises UsageError.
     """
-    shares = _shares(lengths)
     tokenizer = open_tokenizer(bundle / TOKENIZER)
     tokenizer.no_truncation()
     words = cycle(word for record in data.read(source) for word in record.text("text").split())
-    chances = np.array(list(shares.values())) / sum(shares.values())
-    for wanted in np.random.default_rng(SEED).choice(list(shares), count, p=chances).tolist():
+    for wanted in drawn(lengths, count):
         text = next(words)
         while len(tokenizer.encode(longer := f"{text} {next(words)}").ids) <= wanted:
             text = longer
         yield text
+
+
+def drawn(lengths: str, count: int) -> list[int]:
+    """So many lengths in a random order. Raises UsageError."""
+    shares = _shares(lengths)
+    chances = np.array(list(shares.values())) / sum(shares.values())
+    found: list[int] = np.random.default_rng(SEED).choice(list(shares), count, p=chances).tolist()
+    return found
 
 
 def tokens(bundle: Path, inputs: Sequence[Any], max_length: int) -> list[int]:

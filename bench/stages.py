@@ -27,7 +27,8 @@ class Watched:
     def __enter__(self) -> Self:
         own = {name: getattr(self._task, name) for name in dir(self._task) if not name.startswith("__")}
         task: Any = SimpleNamespace(**own | {"rows": self._timed(TOKENIZE, self._task.rows)})
-        backend: Any = SimpleNamespace(run=self._timed(RUN, self._counted(self._backend.run)))
+        run = self._timed(RUN, self._counted(self._backend.run))
+        backend: Any = SimpleNamespace(run=run, pads=self._backend.pads)
         self._pipe._encoder_task, self._pipe._backend = task, backend
         self._plan, MODULE.plan = MODULE.plan, self._timed(PLAN, MODULE.plan)
         return self
@@ -65,7 +66,8 @@ class Watched:
         def counted(batches: Sequence[Any]) -> Any:
             for batch in batches:
                 self.tokens += int(batch.lengths.sum())
-                self.padded += len(batch) * int(batch.lengths.max())
+                longest = int(batch.lengths.max())
+                self.padded += len(batch) * longest if self._backend.pads else len(batch.ids)
             return run(batches)
 
         return counted

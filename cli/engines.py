@@ -1,4 +1,4 @@
-"""headway engines: build a bundle's TensorRT engines ahead, or see whether they could be built for GPUs that are not here."""
+"""headway engines: build a bundle's TensorRT engines ahead, also for GPUs that are not here, or delete those that are stale."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from headway.core.manifest import Bundle
 from headway.runtime.cuda import Device
 from headway.runtime.devices import place
 from headway.runtime.shapes import TOKENS, Shapes
-from headway.runtime.tensorrt import ahead
-from headway.runtime.tensorrt.key import Options, Target
-from headway.runtime.tensorrt.library import open_library
+from headway.runtime.tensorrt import ahead, stale
+from headway.runtime.tensorrt.key import Key, Options, Target
+from headway.runtime.tensorrt.library import Library, open_library
+from headway.runtime.tensorrt.store import Store, folders
 
 
 def engines(
@@ -29,6 +30,7 @@ def engines(
     strip: bool = False,
     workspace_mib: int | None = None,
     again: bool = False,
+    prune: bool = False,
 ) -> None:
     """Build a bundle's TensorRT engines, so that `--device cuda` has them from its first request on.
 
@@ -56,6 +58,9 @@ def engines(
         MiB of the GPU's memory that a layer may take to run; none: TensorRT's own limit
     again
         build even what is there, or is known not to be taken
+    prune
+        build none; delete those that were built of graphs which the bundle has no more, and those for this GPU that
+        its driver or TensorRT has outlived, in the bundle's folder and in the user's cache folder
     """
     if batch_tokens < 1:
         raise UsageError("--batch-tokens", f"must be at least 1, not {batch_tokens}")
@@ -67,6 +72,9 @@ def engines(
         raise UsageError(
             "--sm", f"{opened.name} builds for the GPU that is here; --library tensorrt-rtx for any"
         )
+    if prune:
+        _prune(folder, declared, opened, Device(place(device).number))
+        return
     if sm is None:
         gpu = Device(place(device).number)
         gpu.use()
@@ -85,6 +93,23 @@ def engines(
         say(
             f"{made.variant} for {made.target.gpu or 'any GPU'} of compute capability {made.capability}: {state}"
         )
+
+
+def _prune(folder: Path, declared: Bundle, library: Library, gpu: Device) -> None:
+    """Tell what is deleted, and how much that was."""
+    own, known = folders(folder)[0], stale.graphs(folder, declared)
+    here = stale.Here(library.name, library.version, (gpu.name,), gpu.release)
+
+    def reason(key: Key, at: Path) -> str | None:
+        if at == own and key.graph not in known:  # in the cache it may be another bundle's
+            return "was built of a graph that the bundle has no more"
+        return stale.outlived(key, here)
+
+    count = freed = 0
+    for gone in Store(folders(folder)).prune(reason):
+        count, freed = count + 1, freed + gone.bytes
+        say(f"deleted {gone.folder}, {gone.bytes:,} bytes: it {gone.reason}")
+    say(f"{count} engines deleted, {freed:,} bytes")
 
 
 def _capabilities(sm: str) -> list[tuple[int, int]]:

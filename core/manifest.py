@@ -19,6 +19,8 @@ NAME = "headway.json"
 CHECKPOINT_FORMAT = "headway-checkpoint-1"
 BUNDLE_FORMAT = "headway-bundle-1"
 
+RAGGED = "ragged"
+"""role of an encoder's graph without padding, which a variant may have beside `model`"""
 LARGEST = 2**31 - 1
 """tokens in an input, and ids of tokens, at most: what the tokenizers take"""
 
@@ -90,7 +92,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     target: str = "cpu"
     """what its graphs are made for: cpu, cuda or tensorrt"""
     graphs: dict[str, str]
-    """file of each graph, by its role: model; or encoder and decoder"""
+    """file of each graph, by its role: model, and ragged where it has one; or encoder and decoder"""
     kept: list[str] = []
     """layers that were left in fp32 so that the gates hold, the most sensitive first"""
     settings: dict[str, Any] = {}
@@ -119,7 +121,7 @@ class Bundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     settings: dict[str, Any] = {}
     """what the task needs to know beyond labels: its `Settings`"""
     graphs: dict[str, Graph]
-    """by role: model; or encoder and decoder"""
+    """by role: model, and ragged; or encoder and decoder"""
     search: dict[str, Any] = {}
     """a model that writes: how it chooses tokens where a call does not say (`headway.core.search.Search`)"""
     longest: Count | None = None
@@ -255,13 +257,14 @@ def _check(declared: Bundle) -> None:
 
 
 def _check_variants(declared: Bundle, encoder: bool) -> None:
-    roles = sorted(declared.graphs)
+    may = {RAGGED} & declared.graphs.keys() if encoder else set[str]()
+    roles = sorted(declared.graphs.keys() - may)
     if roles not in ([["model"]] if encoder else [["decoder"], ["decoder", "encoder"]]):
-        raise _wrong("graphs", f"{declared.task} has no graphs {roles}")
+        raise _wrong("graphs", f"{declared.task} has no graphs {sorted(declared.graphs)}")
     if not declared.variants:
         raise _wrong("variants", "there are none")
     for name, variant in declared.variants.items():
-        if sorted(variant.graphs) != roles:
+        if sorted(variant.graphs.keys() - may) != roles:
             raise _wrong(
                 f"variants.{name}.graphs", f"must be files of {roles}, not of {sorted(variant.graphs)}"
             )

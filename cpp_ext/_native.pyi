@@ -20,6 +20,19 @@ def cpu_features() -> dict[str, bool]:
     /proc/cpuinfo, to yes or no. All False on other architectures than x86-64.
     """
 
+def describe(array: object) -> tuple[int, str, tuple[int, ...], bool, int, int]:
+    """
+    What an array is that has __dlpack__, or a capsule that one gave: its address, its type as
+    "int64", its shape, whether its elements lie in order without gaps, and its device as
+    DLPack's kind and number. TypeError for anything else.
+    """
+
+def lend(address: int, shape: Sequence[int], kind: int, number: int, owner: object) -> object:
+    """
+    Memory at an address as an array of float32 in that shape on a device, given as DLPack's
+    kind and number. It has __dlpack__, and holds the owner as long as anybody holds it.
+    """
+
 def levels() -> list[str]:
     """
     The instruction sets the kernels can use here, slowest first: "scalar" always,

@@ -21,7 +21,17 @@ def write(model: ir.Model, path: Path) -> None:
     beside = path.with_name(f"{path.name}.data")
     beside.unlink(missing_ok=True)
     external = beside.name if weight(model) > LARGEST else None
+    if external is None:
+        _take_in(model)
     ir.save(model, path, external_data=external, size_threshold_bytes=LIGHT)
+
+
+def _take_in(model: ir.Model) -> None:
+    """Let a graph hold the weights that lie beside the one which it was read from."""
+    for value in model.graph.initializers.values():
+        held = value.const_value
+        if isinstance(held, ir.ExternalTensor):
+            value.const_value = ir.Tensor(held.numpy().copy(), dtype=held.dtype, name=held.name)
 
 
 def write_with_twin(model: ir.Model, path: Path, other: ir.Model, other_path: Path) -> None:

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headway.core import tasks
-from headway.core.errors import InputError
+from headway.core.errors import InputError, UnavailableError, UsageError
 from headway.core.manifest import Bundle
 from headway.core.tasks import EncoderTask, Example, Output, Result, Row, Spec, Task
 from headway.runtime.backends.base import Backend
 from headway.runtime.cache import Cache, answer_once
+from headway.runtime.device_arrays import DeviceArray
 from headway.runtime.plan import BATCH_TOKENS, plan
 from headway.runtime.ragged import Ragged
 from headway.runtime.tasks import base as decoders
@@ -127,9 +128,40 @@ class EncoderPipeline(Pipeline):
 
     def outputs(self, examples: Sequence[Example]) -> list[Output]:
         """The model's inputs for the examples, in order, each with its answer."""
-        with self._tokenizing:
-            rows = self._encoder_task.rows(examples, self._tokenizer, self.spec)
+        rows = self._rows(examples)
         return [Output(row, answer) for row, answer in zip(rows, self.answers(rows), strict=True)]
+
+    def _rows(self, examples: Sequence[Example]) -> list[Row]:
+        with self._tokenizing:
+            return self._encoder_task.rows(examples, self._tokenizer, self.spec)
+
+    def run_device(self, inputs: Mapping[str, object] | Sequence[Input]) -> dict[str, DeviceArray]:
+        """What the model says, in arrays that stay on its GPU, by the graph's names.
+
+        Args:
+            inputs: as of a call; or token ids that lie on the GPU: `input_ids`, `attention_mask` and, where there are
+                two segments, `token_type_ids`, each int64 (B, L) without gaps and padded on the right, in anything
+                that has `__dlpack__`, as tensors of PyTorch.
+        Returns:
+            Float32 (B, …), those of tokens (B, L of the longest text, …) with zeros in the padding. `torch.from_dlpack`
+            takes them without a copy.
+        Raises:
+            UsageError: an array that is not as it should be; named.
+            InputError: an unusable input; its place is named.
+            UnavailableError: the model does not run on one GPU.
+        """
+        run = getattr(self._backend, "run_device", None)
+        if run is None:
+            raise UnavailableError("a model on one GPU", "load it with device='cuda'")
+        if not inputs:
+            raise UsageError("inputs", "are none")
+        given: Mapping[str, object] | Ragged
+        if isinstance(inputs, Mapping):
+            given = inputs
+        else:
+            given = Ragged.of(self._rows([tasks.read_input(self.task, g, i) for i, g in enumerate(inputs)]))
+        found: dict[str, DeviceArray] = run(given)
+        return found
 
     def similarity(
         self, a: str | Sequence[str], b: str | Sequence[str], **settings: Any
@@ -146,7 +178,7 @@ class EncoderPipeline(Pipeline):
         if len(ragged) == 1:
             places, batches = [np.zeros(1, np.int64)], [ragged]
         else:
-            places = plan(lengths, self.batch_tokens)
+            places = plan(lengths, self.batch_tokens, self._backend.pads)
             batches = [ragged.take(rows) for rows in places]
         every_token = "length" in self._encoder_task.GRAPH[self._encoder_task.READ[0]]
         answers: list[Any] = [None] * len(ragged)

@@ -11,7 +11,9 @@ BATCH_OVERHEAD = 12
 """what starting one batch costs, in tokens' worth of time"""
 
 
-def plan(lengths: NDArray[np.int64], budget: int = BATCH_TOKENS) -> list[NDArray[np.int64]]:
+def plan(
+    lengths: NDArray[np.int64], budget: int = BATCH_TOKENS, pads: bool = True
+) -> list[NDArray[np.int64]]:
     """Split B texts into batches so that padding plus per-batch overhead is least.
 
     Texts are taken in order of length, and dynamic programming finds the cheapest places to cut that order,
@@ -21,10 +23,13 @@ def plan(lengths: NDArray[np.int64], budget: int = BATCH_TOKENS) -> list[NDArray
     Args:
         lengths: (B) tokens of each text.
         budget: padded tokens in a batch.
+        pads: False where no padding is computed; then each batch is filled with as many texts as the budget holds.
     Returns:
         Rows of each batch; every row occurs once. Longest batch first, so that memory peaks at the start.
     """
     order = np.argsort(lengths, kind="stable")
+    if not pads:
+        return _filled(order, lengths[order], budget)
     ordered = lengths[order].tolist()
     descending = np.arange(len(order), 0, -1)
     cheapest = np.zeros(len(order) + 1)  # cost of the first n texts
@@ -40,4 +45,16 @@ def plan(lengths: NDArray[np.int64], budget: int = BATCH_TOKENS) -> list[NDArray
     while end > 0:
         batches.append(order[begins[end - 1] : end])
         end = begins[end - 1]
+    return batches
+
+
+def _filled(order: NDArray[np.int64], ordered: NDArray[np.int64], budget: int) -> list[NDArray[np.int64]]:
+    """Texts in order of length, from the longest on, in batches of as many as the budget holds."""
+    ends = np.cumsum(ordered[::-1])
+    descending, batches, at = order[::-1], list[NDArray[np.int64]](), 0
+    while at < len(order):
+        before = ends[at - 1] if at else 0
+        end = max(at + 1, int(np.searchsorted(ends, before + budget, side="right")))
+        batches.append(descending[at:end])
+        at = end
     return batches

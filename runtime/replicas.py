@@ -17,6 +17,7 @@ class Replicas:
     """Batches go to whichever device is idle. Safe to call from several threads."""
 
     def __init__(self, backends: Sequence[Backend]) -> None:
+        self.pads = backends[0].pads
         self._workers = ThreadPoolExecutor(len(backends), thread_name_prefix="headway-device")
         self._idle: SimpleQueue[Backend] = SimpleQueue()
         for backend in backends:

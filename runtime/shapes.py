@@ -35,6 +35,9 @@ class Place(NamedTuple):
     profile: int
     rows: int
     length: int
+    """of the longest row, at most"""
+    tokens: int
+    """of all rows, with the padding that the engine sees"""
 
 
 class Shapes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
@@ -83,7 +86,7 @@ class Shapes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
         rows = next(each for each in _steps(self.most(length), 1) if each >= rows)
         for number, profile in enumerate(self.profiles):
             if all(a <= b <= c for a, b, c in zip(profile.least, (rows, length), profile.most, strict=True)):
-                return Place(number, rows, length)
+                return Place(number, rows, length, rows * length)
         raise AssertionError((rows, length))  # the profiles have all shapes
 
 

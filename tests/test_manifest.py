@@ -196,6 +196,38 @@ def test_fields_that_make_no_sense_are_named(changes: dict[str, Any], named: str
         Bundle.read(folder)
 
 
+def test_a_graph_without_padding_beside_the_padded_one(folder: Path) -> None:
+    """A variant may have it where it is declared; it stands for nothing else, and in no model that writes."""
+    declared = Bundle.read(folder)
+    graphs, variants = (msgspec.to_builtins(part) for part in (declared.graphs, declared.variants))
+    own = variants["fp32"]["graphs"] | {"ragged": "fp32/ragged.onnx"}
+    both, beside = graphs | {"ragged": graphs["model"]}, {"fp32": variants["fp32"] | {"graphs": own}}
+    rewrite(folder, graphs=both, variants=beside)
+    assert Bundle.read(folder).variants["fp32"].graphs == own
+    rewrite(folder, graphs=both, variants=variants)
+    assert Bundle.read(folder).graphs.keys() == {"model", "ragged"}
+    alone = {"fp32": variants["fp32"] | {"graphs": {"ragged": "fp32/ragged.onnx"}}}
+    for wrong, named in (
+        ({"graphs": graphs, "variants": beside}, r"fp32.graphs: must be files of \['model'\], not of"),
+        (
+            {"graphs": both, "variants": alone},
+            r"fp32.graphs: must be files of \['model'\], not of \['ragged'\]",
+        ),
+        ({"graphs": {"ragged": graphs["model"]}}, r"graphs: text-classification has no graphs \['ragged'\]"),
+    ):
+        rewrite(folder, **wrong)
+        with pytest.raises(BundleError, match=named):
+            Bundle.read(folder)
+
+
+def test_a_model_that_writes_has_no_graph_without_padding(tmp_path: Path) -> None:
+    small_writer().write(tmp_path)
+    graphs = msgspec.to_builtins(small_writer().graphs)
+    rewrite(tmp_path, graphs=graphs | {"ragged": graphs["decoder"]})
+    with pytest.raises(BundleError, match=r"has no graphs \['decoder', 'encoder', 'ragged'\]"):
+        Bundle.read(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "named"),
     [

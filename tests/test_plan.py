@@ -66,3 +66,15 @@ def test_texts_of_one_length_share_batches() -> None:
 
 def test_a_text_above_the_budget_is_alone() -> None:
     assert [b.tolist() for b in plan(np.array([3, 900, 3]), BATCH_TOKENS)] == [[1], [0, 2]]
+
+
+@given(row_lengths, budgets)
+def test_without_padding_batches_are_filled(lengths: list[int], budget: int) -> None:
+    """In order of length, the longest first; no batch could take the next one's first text."""
+    batches = plan(np.array(lengths), budget, pads=False)
+    ordered = [lengths[i] for batch in batches for i in batch]
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    assert ordered == sorted(lengths, reverse=True)
+    sums = [sum(lengths[i] for i in batch) for batch in batches]
+    assert all(total <= budget or len(batch) == 1 for batch, total in zip(batches, sums, strict=True))
+    assert all(total + lengths[after[0]] > budget for total, after in zip(sums, batches[1:], strict=False))

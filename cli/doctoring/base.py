@@ -23,6 +23,7 @@ ORDER = (
     "onnxruntime",
     "openvino",
     "cuda",
+    "tensorrt",
     "hub",
     "bundle",
 )

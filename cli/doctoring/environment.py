@@ -87,10 +87,15 @@ class Environment:
         return self.variables.get(switch, "").upper() in TRUE
 
     @property
+    def cache(self) -> Path:
+        """The user's folder for what can be made again."""
+        return _expanded(self.variables.get("XDG_CACHE_HOME") or "~/.cache")
+
+    @property
     def hub(self) -> Path:
         """The hub's folder: HF_HOME or what stands for it."""
-        user = self.variables.get("XDG_CACHE_HOME") or "~/.cache"
-        return _expanded(self.variables.get("HF_HOME") or f"{user}/huggingface")
+        own = self.variables.get("HF_HOME")
+        return _expanded(own) if own else self.cache / "huggingface"
 
 
 def here(bundle: Path | None = None) -> Environment:

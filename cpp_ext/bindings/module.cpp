@@ -6,6 +6,7 @@ NB_MODULE(_native, module) {
     headway::level();  // a wrong HEADWAY_SIMD fails the import, not the first call
     headway::register_caches(module);
     headway::register_cpu(module);
+    headway::register_dlpack(module);
     headway::register_level(module);
     headway::register_pad(module);
     headway::register_pool(module);

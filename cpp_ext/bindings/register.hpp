@@ -7,6 +7,7 @@ namespace headway {
 
 void register_caches(nanobind::module_& module);
 void register_cpu(nanobind::module_& module);
+void register_dlpack(nanobind::module_& module);
 void register_level(nanobind::module_& module);
 void register_pad(nanobind::module_& module);
 void register_pool(nanobind::module_& module);

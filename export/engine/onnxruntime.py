@@ -52,7 +52,7 @@ def rewrite(model: ir.Model) -> ir.Model:
     _FirstToken(model).write()
     for node in list(model.graph):
         if _is(node, "Attention"):
-            _attend_unsplit(model, node)
+            attend_unsplit(model, node)
     RemoveUnusedNodesPass()(model)
     return model
 
@@ -244,7 +244,7 @@ _RULES: dict[str, Callable[[ir.Node, int, int], Axes | None]] = {
 }
 
 
-def _attend_unsplit(model: ir.Model, node: ir.Node) -> None:
+def attend_unsplit(model: ir.Model, node: ir.Node) -> None:
     """Attention of (B, T, N * D) instead of (B, N, T, D)."""
     split = [_unsplit(value) for value in node.inputs[:3]]
     joined = _joined(node)

@@ -23,6 +23,11 @@ Outputs = dict[str, NDArray[np.float32]]
 class Backend(Protocol):
     """One opened graph on one device."""
 
+    @property
+    def pads(self) -> bool:
+        """Whether a batch takes as long as its longest text for each; False: only its tokens count."""
+        ...
+
     def run(self, batches: Sequence[Ragged]) -> list[Outputs]:
         """Outputs of each batch, in order. Whether and how to pad, and how to use the threads, is its own matter.
 

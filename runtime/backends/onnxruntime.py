@@ -49,6 +49,8 @@ def open_graph(
 class OnnxRuntime:
     """One batch runs on all threads; of several batches, each runs on a thread of its own, which is faster."""
 
+    pads = True
+
     def __init__(
         self, onnxruntime: Any, graph: Path, declared: Graph, read: Sequence[str], pad_id: int, threads: int
     ) -> None:

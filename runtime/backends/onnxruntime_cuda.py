@@ -5,8 +5,9 @@ All work, copies included, goes through one stream of ours; the work of each sha
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -14,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from headway.core.errors import BundleError, UnavailableError
-from headway.core.manifest import Bundle, Graph, Tensor
-from headway.runtime.cuda import Device, Stream
+from headway.core.manifest import RAGGED, Bundle, Graph, Tensor, inside
+from headway.runtime.cuda import Device, Event, Stream
 from headway.runtime.devices import place
-from headway.runtime.lanes import LANES, Lane, Lanes, Tensors, sizes
+from headway.runtime.lanes import LANES, Lane, Lanes, Tensors
+from headway.runtime.layouts import INPUTS, Layout, Padded, PaddingFree, Piece, sizes
 from headway.runtime.ragged import Ragged
 from headway.runtime.shapes import Place, Shapes
 
@@ -54,6 +56,23 @@ def open_graph(
     threads: int,
     buckets: int = 0,
 ) -> Lanes:
+    """The variant's graph without padding, if it has one that this ONNX Runtime takes; else the padded one."""
+    bundle, problem = Bundle.read(graph.parent.parent), None
+    ragged = _without_padding(graph, bundle)
+    if ragged is not None:
+        _check(bundle.graphs[RAGGED], read, ragged)
+        try:
+            return opened(ragged, bundle.graphs[RAGGED], read, PaddingFree(bundle.max_length), device)
+        except UnavailableError as error:
+            problem = error
+    lanes = opened(graph, declared, read, Padded(Shapes(bundle.max_length), pad_id), device)
+    if problem is not None:
+        logging.getLogger("headway").warning("%s runs with padding: %s", graph.parent.name, problem)
+    return lanes
+
+
+def opened(graph: Path, declared: Graph, read: Sequence[str], layout: Layout, device: str) -> Lanes:
+    """A graph with batches in a layout that suits it. Raises UnavailableError or BundleError."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -74,11 +93,36 @@ def open_graph(
     def dtype(tensor: Tensor) -> np.dtype[Any]:
         return np.dtype(KINDS[kinds[tensor.name]])
 
-    tensors = Tensors(declared, dtype, tuple(read), pad_id, Shapes(_longest(graph)))
+    tensors = Tensors(declared, dtype, tuple(read), layout)
     quiet = onnxruntime.RunOptions()
     quiet.add_run_config_entry("disable_synchronize_execution_providers", "1")
     lanes = [OnnxRuntimeLane(gpu, stream, tensors, session, quiet, lock) for _ in range(LANES)]
     return Lanes(tensors, lanes)
+
+
+def _check(declared: Graph, read: Sequence[str], graph: Path) -> None:
+    """Raise BundleError if a graph without padding takes what is not given here, or gives what is not read."""
+    for tensor in declared.inputs:
+        if INPUTS.get(tensor.name) != (tensor.dtype, tuple(tensor.shape)):
+            raise BundleError(
+                graph.parent.parent, f"{graph.name} takes {tensor.name} as this version does not give it"
+            )
+    shapes = {tensor.name: tensor.shape for tensor in declared.outputs}
+    for name in read:
+        shape = shapes.get(name, [])
+        known = shape[:1] in (["batch"], ["tokens"]) and all(isinstance(size, int) for size in shape[1:])
+        if not known:
+            raise BundleError(graph.parent.parent, f"{graph.name} does not give {name} of texts or of tokens")
+
+
+def _without_padding(graph: Path, bundle: Bundle) -> Path | None:
+    """The graph without padding of the variant whose padded graph is given, if it has one."""
+    folder = graph.parent.parent
+    name = graph.relative_to(folder).as_posix()
+    for variant in bundle.variants.values():
+        if name in variant.graphs.values() and RAGGED in variant.graphs:
+            return inside(folder, variant.graphs[RAGGED])
+    return None
 
 
 class OnnxRuntimeLane(Lane[Any]):
@@ -94,12 +138,16 @@ class OnnxRuntimeLane(Lane[Any]):
         with self._lock:
             super().start(batch, place)
 
+    def deliver(self, piece: Piece, longest: int, to: Mapping[str, int]) -> Event:
+        with self._lock:
+            return super().deliver(piece, longest, to)
+
     def prepared(self, place: Place) -> Any:
         binding, index = self._session.io_binding(), self.device.index
         declared = self.tensors.declared
         for bind, side in ((binding.bind_input, declared.inputs), (binding.bind_output, declared.outputs)):
             for tensor in side:
-                shape, kind = sizes(tensor, place.rows, place.length), self.tensors.dtype(tensor)
+                shape, kind = sizes(tensor, place), self.tensors.dtype(tensor)
                 bind(tensor.name, KIND, index, kind, shape, self.rooms[tensor.name].device.pointer)
         return binding
 
@@ -110,11 +158,6 @@ class OnnxRuntimeLane(Lane[Any]):
             raise UnavailableError(
                 f"ONNX Runtime's answer on the GPU ({error})", "ask headway doctor"
             ) from error
-
-
-def _longest(graph: Path) -> int:
-    """Tokens that the bundle's model takes."""
-    return Bundle.read(graph.parent.parent).max_length
 
 
 def _session(onnxruntime: Any, graph: Path, gpu: Device, stream: Stream) -> Any:

@@ -71,6 +71,8 @@ def _import() -> Any:
 class OpenVino:
     """One batch runs on all threads; of several batches, each runs in a stream of one thread, which is faster."""
 
+    pads = True
+
     def __init__(
         self,
         openvino: Any,

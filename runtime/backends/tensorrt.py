@@ -17,6 +17,7 @@ from headway.runtime.backends.base import Backend, engines_for, load_engine
 from headway.runtime.cuda import Device
 from headway.runtime.devices import place
 from headway.runtime.lanes import LANES, Lanes, Tensors
+from headway.runtime.layouts import Padded
 from headway.runtime.tensorrt import order as orders
 from headway.runtime.tensorrt.key import Target
 from headway.runtime.tensorrt.lane import Opened, TensorRtLane
@@ -50,23 +51,58 @@ def open_graph(
         engine = orders.find(wanted, library)
         return None if engine is None else TensorRt(library, gpu, engine, graph, declared, read, pad_id)
 
-    if (found := opened()) is not None:
-        return found
-    return Managed(_stand_in(graph, declared, read, pad_id, device, threads), lambda: Apart(wanted), opened)
+    def opened_again() -> TensorRt | None:
+        """What was built in place of an engine that was not opened. It is not built a second time."""
+        try:
+            return opened()
+        except _RefusedPlanError as error:
+            wanted.store.refuse(wanted.key(library), str(error))
+            raise
+
+    def start() -> Apart:
+        return Apart(wanted)
+
+    try:
+        if (found := opened()) is not None:
+            return found
+    except _RefusedPlanError:
+        if wanted.store.refusal(wanted.key(library)) is not None:
+            raise
+        with suppress(UnavailableError):
+            serving = _other(graph, declared, read, pad_id, device, threads)
+            for key in orders.keys(wanted, library):
+                wanted.store.drop(key)
+            return Managed(serving, start, opened_again)
+        raise
+    return Managed(_stand_in(graph, declared, read, pad_id, device, threads), start, opened)
 
 
 def _stand_in(
     graph: Path, declared: Graph, read: Sequence[str], pad_id: int, device: str, threads: int
 ) -> Backend:
     """Another engine on the same device. Raises UnavailableError, saying how to build ahead, if there is none."""
+    try:
+        return _other(graph, declared, read, pad_id, device, threads)
+    except UnavailableError as error:
+        raise UnavailableError(
+            f"a TensorRT engine of {graph.parent.name}, or another engine to run it until one is built,",
+            f"build it with `headway engines {graph.parent.parent}`",
+        ) from error
+
+
+def _other(
+    graph: Path, declared: Graph, read: Sequence[str], pad_id: int, device: str, threads: int
+) -> Backend:
+    """Another engine on the same device. Raises UnavailableError if there is none."""
     for name in engines_for(device):
         with suppress(UnavailableError):
             if load_engine(name).open_graph is not open_graph:
                 return load_engine(name).open_graph(graph, declared, read, pad_id, device, threads)
-    raise UnavailableError(
-        f"a TensorRT engine of {graph.parent.name}, or another engine to run it until one is built,",
-        f"build it with `headway engines {graph.parent.parent}`",
-    )
+    raise UnavailableError(f"another engine on '{device}'", "pip install 'headway[gpu]'")
+
+
+class _RefusedPlanError(UnavailableError):
+    """An engine that is whole, and that the library does not open."""
 
 
 class TensorRt(Lanes):
@@ -88,7 +124,7 @@ class TensorRt(Lanes):
         self._runtime = library.module.Runtime(log)
         opened = _deserialized(library, self._runtime, engine, graph)
         if opened is None:
-            raise UnavailableError(
+            raise _RefusedPlanError(
                 f"an engine of {graph.parent.name} that {library.name} opens ({'; '.join(log.errors[:2])})",
                 f"build it again with `headway engines {graph.parent.parent} --again`",
             )
@@ -98,7 +134,7 @@ class TensorRt(Lanes):
             wanted = f"has {', '.join(sorted(names))}, not {', '.join(sorted(said))} as declared"
             raise BundleError(graph.parent.parent, f"{graph.name} {wanted}")
         on_gpu = Opened(library, gpu, opened)
-        tensors = Tensors(declared, on_gpu.dtype, tuple(read), pad_id, engine.options.shapes)
+        tensors = Tensors(declared, on_gpu.dtype, tuple(read), Padded(engine.options.shapes, pad_id))
         super().__init__(tensors, [TensorRtLane(on_gpu, tensors) for _ in range(LANES)])
 
 

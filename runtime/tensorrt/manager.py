@@ -6,7 +6,7 @@ import logging
 import weakref
 from collections.abc import Callable, Sequence
 from threading import Thread
-from typing import Protocol
+from typing import Any, Protocol
 
 from headway.core.errors import HeadwayError
 from headway.runtime.backends.base import Backend, Outputs
@@ -49,8 +49,17 @@ class Managed:
         )
         self._waiting.start()
 
+    @property
+    def pads(self) -> bool:
+        return self._serving.pads
+
     def run(self, batches: Sequence[Ragged]) -> list[Outputs]:
         return self._serving.run(batches)
+
+    @property
+    def run_device(self) -> Any:
+        """That of the backend which serves; None where it has none."""
+        return getattr(self._serving, "run_device", None)
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until the build is over; whether the engine serves now."""

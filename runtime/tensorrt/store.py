@@ -42,6 +42,24 @@ class Engine(NamedTuple):
     options: Options
 
 
+class Pruned(NamedTuple):
+    """An engine that was deleted."""
+
+    folder: Path
+    bytes: int
+    reason: str
+
+
+def engines(place: Path) -> Iterator[tuple[Record, Path]]:
+    """The engines of a folder for engines, with what is recorded of each, in the order of their names."""
+    with suppress(OSError):
+        for folder in sorted(place.iterdir()):
+            with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                record = msgspec.json.decode((folder / RECORD).read_bytes(), type=Record)
+                if record.key.name == folder.name and not folder.is_symlink():
+                    yield record, folder
+
+
 def folders(bundle: Path) -> list[Path]:
     """Where a bundle's engines may lie: in it, and in the user's cache folder, which takes them if the bundle cannot."""
     with suppress(RuntimeError):  # nobody's home
@@ -80,6 +98,25 @@ class Store:
             return place / key.name
 
         return self._written(write)
+
+    def drop(self, key: Key) -> None:
+        """Forget the engine of a key, where it can be deleted."""
+        for place in self._places:
+            _delete(place / key.name)
+
+    def prune(self, reason: Callable[[Key, Path], str | None]) -> Iterator[Pruned]:
+        """Delete engines, and tell each when it is gone. Whatever else lies there, and what is being built, stays.
+
+        `reason`: why an engine in one of the folders is to go; None: it stays.
+        """
+        for place in self._places:
+            for record, folder in engines(place):
+                why = reason(record.key, place)
+                if why is None:
+                    continue
+                with _alone(place / f"{folder.name}.lock") as alone:
+                    if alone and _delete(folder):
+                        yield Pruned(folder, record.bytes, why)
 
     def refuse(self, key: Key, reason: str) -> None:
         """Remember that no engine can be built for a key. Raises HeadwayError."""
@@ -157,3 +194,32 @@ class Store:
 
 def _timings_of(key: Key) -> str:
     return f"{msgspec.structs.replace(key, graph='').name}.timings"
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[bool]:
+    """Whether nobody else has the lock, which is held meanwhile."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError:
+        yield False
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.close(handle)
+
+
+def _delete(folder: Path) -> bool:
+    """Delete an engine's own files, and its folder if nothing else is in it; whether it is gone."""
+    with suppress(OSError):
+        for name in (RECORD, PLAN):  # from then on nobody finds it
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
+    return not (folder / RECORD).exists()

@@ -22,24 +22,25 @@ VERSION = re.compile(r"Module\b.*?\s(\d{3,}(?:\.\d+)+)")
 LIBRARY = re.compile(r"libcuda\.so\.(\d{3,}(?:\.\d+)+)")
 TORCH_CUDA = re.compile(r"^cuda\b[^=\n]*= ['\"](\d+)", re.MULTILINE)
 TENSORRT = re.compile(r"tensorrt(-cu(\d+))?(-libs|-bindings)?")
+TENSORRT_RTX = re.compile(r"tensorrt-rtx(-cu\d+)?(-libs|-bindings)?")
 
 
 def findings(environment: Environment) -> Iterator[Finding]:
     loader, made_for = Loader(environment), _made_for(environment)
-    driver, (library, compatibility) = _driver(environment), _library(loader)
-    if driver is None and library is None:
+    running, (library, compatibility) = driver(environment), _library(loader)
+    if running is None and library is None:
         yield Finding("GPU", "no NVIDIA driver")
         if builds.cuda(environment):
             unused = "onnxruntime is built for CUDA, and nothing here can use that"
             yield Finding("GPU", unused, libraries.DRIVER_REMEDY)
     else:
         by = f", by a compatibility package as {library}" if compatibility else ""
-        yield Finding("GPU", f"{_models(environment)}, driver {driver or library}{by}")
-        if driver and not compatibility:
-            yield from _library_of(driver, library)
-        yield from _too_old(library or str(driver), made_for)
+        yield Finding("GPU", f"{_models(environment)}, driver {running or library}{by}")
+        if running and not compatibility:
+            yield from _library_of(running, library)
+        yield from _too_old(library or str(running), made_for)
     yield from _versions(environment, loader)
-    yield from _mismatches(environment, made_for, gpu=bool(driver or library))
+    yield from _mismatches(environment, made_for, gpu=bool(running or library))
 
 
 def _library_of(driver: str, library: str | None) -> Iterator[Finding]:
@@ -108,7 +109,7 @@ def _mismatches(environment: Environment, made_for: dict[str, int], gpu: bool) -
         )
 
 
-def _driver(environment: Environment) -> str | None:
+def driver(environment: Environment) -> str | None:
     """The kernel's."""
     try:
         found = VERSION.search((environment.proc / "driver" / "nvidia" / "version").read_text())
@@ -127,11 +128,17 @@ def _library(loader: Loader) -> tuple[str | None, bool]:
 
 
 def _models(environment: Environment) -> str:
-    names: list[str] = []
+    found = names(environment)
+    return ", ".join(f"{found.count(name)} × {name}" for name in dict.fromkeys(found)) or "an NVIDIA GPU"
+
+
+def names(environment: Environment) -> list[str]:
+    """Of the GPUs."""
+    found: list[str] = []
     for file in sorted((environment.proc / "driver" / "nvidia" / "gpus").glob("*/information")):
         lines = file.read_text(errors="replace").splitlines()
-        names += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
-    return ", ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names)) or "an NVIDIA GPU"
+        found += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
+    return found
 
 
 def _made_for(environment: Environment) -> dict[str, int]:
