@@ -90,6 +90,15 @@ def cases(torch: Any, repeats: int) -> Iterator[Case]:
     search = cuda.Beams(vocabulary, [[1]] * sources, settings, [steps] * sources, [0] * sources)
     search.step(scored[:sources], stream)
     yield Case("beam step", nbytes(scored), lambda: search.step(scored, stream))
+    lines, heads, columns = sources * beams, 12, 128
+    caches = [room(lines, heads, columns, 64, dtype=torch.float16).zero_() for _ in range(12)]
+    pointers = torch.tensor([cache.data_ptr() for cache in caches], device="cuda")
+    first = (torch.arange(lines, device="cuda") // beams) * beams  # all but one of a source's lines follow it
+    written = torch.tensor([columns], device="cuda")
+    told = (pointers.data_ptr(), pointers.data_ptr(), first.data_ptr(), written.data_ptr())
+    shape = (len(caches), lines, heads, columns, columns, 128)
+    moved = 2 * nbytes(*caches) * (beams - 1) // beams
+    yield Case("follow", moved, lambda: cuda.follow(*told, shape, stream=stream))
 
 
 def nbytes(*tensors: Any) -> int:

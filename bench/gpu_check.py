@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from headway.bench import gpu_padding, gpu_writers
 from headway.bench.inputs import MESSAGES, of_lengths
 from headway.bench.roofline import work
 from headway.core import files
@@ -109,6 +110,10 @@ def main() -> None:
         "--shape", action="append", choices=SHAPES, help="one of the shapes; may be given several times"
     )
     parser.add_argument("--precision", default="fp32,fp16,bf16")
+    parser.add_argument(
+        "--writer", action="append", help="a shape of models that write; none: t5-small, bart-base"
+    )
+    parser.add_argument("--writer-precision", default="fp32,fp16")
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--texts", type=int, default=1000)
     given = parser.parse_args()
@@ -119,12 +124,24 @@ def main() -> None:
     tables, wrong = [], list[str]()
     for shape in given.shape or ["minilm-l6", "bert-base"]:
         with tempfile.TemporaryDirectory() as folder:
-            table, differing = shape_table(
+            found = shape_table(
                 machine, shape, Path(folder), given.precision, given.repeats, given.texts, peaks["operations"]
             )
+            parts = [found, *padding_tables(machine, shape, Path(folder), given.precision, given.texts)]
+        for table, differing in parts:
+            tables.append(table)
+            wrong += differing
+            head = (table.head, *table.rows)
+            print(table.title, *("\t".join(map(str, row)) for row in head), sep="\n", flush=True)
+    for table, differing in writer_tables(machine, given.writer, given.writer_precision):
         tables.append(table)
         wrong += differing
-        print(shape, *("\t".join(map(str, row)) for row in (table.head, *table.rows)), sep="\n", flush=True)
+        print(
+            table.title,
+            *("\t".join(map(str, row)) for row in (table.head, *table.rows)),
+            sep="\n",
+            flush=True,
+        )
     report = Report(
         task=f"{name_of(machine)}, torch {torch.__version__}", n=given.texts, metrics=peaks, tables=tables
     )
@@ -195,6 +212,37 @@ def shape_table(
     head = ["subject", "same label", f"{ONE[0]}×{ONE[1]}, ms", "with tokenization, ms", f"{MANY[0]}×{MANY[1]}, texts/s",
             "T operations/s (of the peak)", f"texts/s of {MIXED}, with tokenization"]  # fmt: skip
     return Table(shape, head, rows), wrong
+
+
+def padding_tables(
+    machine: Machine, shape: str, folder: Path, precisions: str, count: int
+) -> list[tuple[Table, list[str]]]:
+    """Of the bundle for ONNX Runtime on a GPU, whose graphs without padding no processor runs."""
+    if machine.device == "cpu":
+        return []
+    title, names = f"{shape}, padding", precisions.split(",")
+    try:
+        return [
+            gpu_padding.measure(title, folder / "cuda", names, machine.device, MIXED, count, machine.seconds)
+        ]
+    except HeadwayError as error:
+        return [(Table(title, ["not run"], [[str(error)]]), [])]
+
+
+def writer_tables(
+    machine: Machine, wanted: list[str] | None, precisions: str
+) -> Iterator[tuple[Table, list[str]]]:
+    """Of models that write; on a processor only those that are asked for."""
+    for shape in wanted or ([] if machine.device == "cpu" else gpu_writers.SHAPES):
+        with tempfile.TemporaryDirectory() as folder:
+            yield gpu_writers.measure(
+                shape,
+                Path(folder),
+                machine.device,
+                precisions.split(","),
+                gpu_writers.REPEATS,
+                machine.seconds,
+            )
 
 
 def random_checkpoint(shape: str, folder: Path) -> Path:

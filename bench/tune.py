@@ -29,7 +29,7 @@ from headway.runtime import tuned
 from headway.runtime.backends.base import engines_for, load_engine
 from headway.runtime.choice import SWITCH
 from headway.runtime.front import BATCH_TOKENS as FRONT_TOKENS
-from headway.runtime.load import WRITES
+from headway.runtime.load import WRITERS
 from headway.runtime.plan import BATCH_TOKENS
 
 SECONDS = 2.0
@@ -77,7 +77,7 @@ def ways(declared: Bundle, target: Target, threads: int) -> list[Way]:
     Raises UsageError where no variant is good enough.
     """
     writes = "decoder" in declared.graphs
-    engines = [WRITES] if writes else engines_for("cpu")
+    engines = [name for name in engines_for("cpu") if name in WRITERS or not writes]
     variants = [
         n for n, v in declared.variants.items() if v.target == "cpu" and drop(declared, n) <= target.max_drop
     ]

@@ -13,14 +13,21 @@ class Beams:
     stream, by one thread at a time.
     """
 
-    def __init__(self, vocabulary: int, prompts: Sequence[Sequence[int]], settings: object, longest: Sequence[int], shortest: Sequence[int], sources: Sequence[Sequence[int]] | None = None) -> None:
+    def __init__(self, vocabulary: int, prompts: Sequence[Sequence[int]], settings: object, longest: Sequence[int], shortest: Sequence[int], sources: Sequence[Sequence[int]] | None = None, room: tuple[int, int] = (0, 0)) -> None:
         """
         prompts: for each source the tokens that the decoder has read. settings: a
         headway.core.search.Search for all. longest, shortest: for each, tokens of prompt and
         continuation together, at most and before an end token may come. sources: what the
         encoder has read; without an encoder the prompts. ValueError for what makes no sense,
         for do_sample, groups of beams, phrases and stop strings, and unless num_beams * max(2,
-        1 + end tokens) is at most 256.
+        1 + end tokens) is at most 256. room: tokens of prompt and continuation, and of a source,
+        that there shall be memory for, for sources of a later begin().
+        """
+
+    def begin(self, prompts: Sequence[Sequence[int]], longest: Sequence[int], shortest: Sequence[int], sources: Sequence[Sequence[int]] | None = None, stream: int = 0) -> None:
+        """
+        Begin anew in the same memory, with equally many sources and the same settings. Waits for
+        the stream. ValueError as of the constructor, and for what there is no room for.
         """
 
     @property
@@ -35,6 +42,20 @@ class Beams:
         Choose the next tokens by logits (rows, V). NaN and +inf in them stop the search: the
         step changes nothing, nor do steps after it, until done() or found() has told.
         ValueError for wrong shapes and types.
+        """
+
+    def record(self, logits: int, type: str, first: bool, stream: int = 0) -> None:
+        """
+        step() for work that is captured and done again: no account is kept of steps, so that first
+        tells whether it is the first one. logits: an address in the GPU's memory, of rows of V
+        numbers of that type (float32, float16, bfloat16). ValueError for an unknown type.
+        """
+
+    @property
+    def addresses(self) -> tuple[int, int, int]:
+        """
+        Where tokens and parents lie in the GPU's memory, and flags, int32 (B + 1): whether each
+        source has ended, and the row of wrong logits, or no_wrong_row where there was none.
         """
 
     @property
@@ -64,11 +85,32 @@ class Beams:
         unknown source.
         """
 
+    def found_all(self, stream: int = 0) -> list[list[tuple[list[int], float, list[float]]]]:
+        """found() of every source, with few copies."""
+
+no_wrong_row: int = 2139062143
+
 def check_device() -> None:
     """UnavailableError unless there is a GPU that can be used."""
 
 def synchronize(stream: int = 0) -> None:
     """Wait for all work on the stream. RuntimeError where some of it failed."""
+
+def follow(from_caches: int, to_caches: int, parents: int, written: int, shape: Sequence[int], at: int = 0, stream: int = 0) -> None:
+    """
+    Let row r (R) of caches (C) become what row parents[r] of others, or of themselves, was in
+    its first `written` columns, all in one launch that may be captured. All is told by
+    addresses in the GPU's memory: from_caches and to_caches of C addresses, parents of R int64,
+    written of one, and at, unless 0, of one: the column that they begin at. shape: (C, R,
+    heads, columns of from, columns of to, bytes of a column). In place, who is followed must
+    follow itself, as Beams gives them; what the arrays hold is not checked. ValueError for
+    a shape that makes no sense.
+    """
+
+def advance(numbers: int, count: int, by: int = 1, stream: int = 0) -> None:
+    """
+    Add a number to each of count int64 at an address in the GPU's memory, in one launch.
+    """
 
 def pad_ids(ids: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cuda', writable=False)], offsets: Annotated[NDArray[numpy.int64], dict(shape=(None,), order='C', device='cuda', writable=False)], value: int, out_ids: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cuda')], out_mask: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cuda')] | None = None, out_types: Annotated[NDArray[numpy.int64], dict(shape=(None, None), order='C', device='cuda')] | None = None, types: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cuda', writable=False)] | None = None, left: bool = False, stream: int = 0) -> None:
     """

@@ -1,4 +1,4 @@
-"""The kernels for NVIDIA GPUs: padding, pooling, int8, tags, spans and beam search over arrays in the GPU's memory.
+"""The kernels for NVIDIA GPUs: padding, pooling, int8, tags, spans, beam search and its caches, over arrays in the GPU's memory.
 
 Arrays are whatever has `__dlpack__` and lies on the current device: tensors of PyTorch, arrays of CuPy, buffers of
 cuda.core. Results go to arrays that the caller gives. A call puts its work on a stream, a `cudaStream_t` as a number
@@ -21,7 +21,10 @@ class UnavailableError(RuntimeError):
 try:
     from headway.cpp_ext._cuda import (
         Beams,
+        advance,
         check_device,
+        follow,
+        no_wrong_row,
         pad,
         pad_ids,
         pool,
@@ -45,7 +48,10 @@ except ModuleNotFoundError:
 __all__ = [
     "Beams",
     "UnavailableError",
+    "advance",
     "check_device",
+    "follow",
+    "no_wrong_row",
     "pad",
     "pad_ids",
     "pool",

@@ -4,6 +4,9 @@ As it is traced, a decoder appends new keys and values to its caches and returns
 that was read before. Here `TensorScatter` puts them into columns that are there already, from `written` on; bound to
 the same memory as input and output, a cache is never copied. Rows of the same source stand together, and their queries
 meet its keys and values as queries of one row, so that beams share what the encoder has found.
+
+Nothing that a processor must know (a shape, a bound) depends on how much is written, so that a GPU may do a captured
+step again and again. There caches, what the encoder gives and logits have the type that the graph computes in.
 """
 
 from __future__ import annotations
@@ -25,38 +28,52 @@ SOURCES = "sources"
 """how many sources there are, of which each may have several rows"""
 SWAPPED = [0, 2, 1, 3]
 """(R, H, S, D) to (R, S, H, D) and back"""
+APART = "tensorrt"
+"""the target that gives new columns alone"""
+WHOLE = ".all"
+"""ends the name of a cache with its new columns, where these alone are given"""
 
 
-def declare(graph: Graph) -> Graph:
-    """What the decoder takes and gives with caches of a fixed size, `room` columns, of which it writes some."""
+def declare(graph: Graph, target: str = "cpu") -> Graph:
+    """What the decoder takes and gives with caches of a fixed size, `room` columns, of which it writes some.
+
+    TensorRT writes in place only into caches whose size it was built for: there the new columns alone are given.
+    """
     crossed = any(tensor.name.startswith("cross.") for tensor in graph.inputs)
-    inputs = [_fixed(tensor, crossed) for tensor in graph.inputs]
+    total = "step" if target == APART else "room"
+    inputs = [_fixed(tensor, crossed, "room") for tensor in graph.inputs]
     inputs.append(Tensor(name=WRITTEN, dtype="int64", shape=[]))
-    return Graph(inputs=inputs, outputs=[_fixed(tensor, crossed) for tensor in graph.outputs])
+    return Graph(inputs=inputs, outputs=[_fixed(tensor, crossed, total) for tensor in graph.outputs])
 
 
-def _fixed(tensor: Tensor, crossed: bool) -> Tensor:
-    named: dict[int | str, int | str] = {"past": "room", "total": "room"}
+def _fixed(tensor: Tensor, crossed: bool, total: str) -> Tensor:
+    named: dict[int | str, int | str] = {"past": "room", "total": total}
     if tensor.name.startswith("cross.") or (crossed and tensor.name == "attention_mask"):
         named["rows"] = SOURCES
     return msgspec.structs.replace(tensor, shape=[named.get(d, d) for d in tensor.shape])
 
 
-def in_place(model: ir.Model, declared: Graph, checkpoint: str) -> ir.Model:
+def in_place(model: ir.Model, declared: Graph, checkpoint: str, target: str = "cpu") -> ir.Model:
     """Rewrite a decoder that appends to its caches; it may be changed in place.
 
     Args:
         declared: what `declare` said.
         checkpoint: where the model comes from.
+        target: what runs it; of graphs for GPUs sizes that are known between nodes are left, for engines that read them.
     Raises:
         CheckpointError: it reads the length of its caches for something else than masks and positions.
     """
-    graph = model.graph
+    graph, sized = model.graph, target != "cpu"
     written = ir.Value(name=WRITTEN, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([]))
     graph.inputs.append(written)
+    if sized:
+        _drop_defaults(graph)
     _tell_lengths(model, written, checkpoint)
-    _write_in_place(model, written)
-    shared = _share_sources(model)
+    if target == APART:
+        _write_apart(model, written)
+    else:
+        _write_in_place(model, written)
+    shared = _share_sources(model, sized)
     RemoveUnusedNodesPass()(model)
     shapes = {tensor.name: tensor.shape for tensor in (*declared.inputs, *declared.outputs)}
     for value in (*graph.inputs, *graph.outputs):
@@ -65,8 +82,20 @@ def in_place(model: ir.Model, declared: Graph, checkpoint: str) -> ir.Model:
     for node in graph:
         for value in node.outputs:
             if not value.is_graph_output():
-                value.shape = None  # many told of dimensions that are gone
+                value.shape = _sizes(value) if sized else None  # many told of dimensions that are gone
     return model
+
+
+def _drop_defaults(graph: ir.Graph) -> None:
+    """Let no input have a value of its own, which TensorRT would take for a constant."""
+    for value in graph.inputs:
+        if graph.initializers.pop(str(value.name), None) is not None:
+            value.const_value = None
+
+
+def _sizes(value: ir.Value) -> ir.Shape | None:
+    """The dimensions that are numbers; the others are unknown."""
+    return None if value.shape is None else ir.Shape([d if isinstance(d, int) else None for d in value.shape])
 
 
 def _caches(model: ir.Model) -> list[ir.Value]:
@@ -130,6 +159,63 @@ def _write_in_place(model: ir.Model, written: ir.Value) -> None:
             writer.replace(node, made)
 
 
+def _write_apart(model: ir.Model, written: ir.Value) -> None:
+    """Let attention see the new keys and values in their columns, and give them alone."""
+    writer, first = Writer(model), next(iter(model.graph))
+    cache, (ids,) = _caches(model)[0], [value for value in model.graph.inputs if value.name == "input_ids"]
+    zero, one, end = (writer.constant(f"cache.{n}", np.array(n, np.int64)) for n in (0, 1, -1))
+    axis = writer.constant("cache.axis", np.array([1], np.int64))
+
+    def counted(name: str, of: ir.Value, at: int) -> ir.Value:
+        """0, 1, 2 … on the GPU, as many as a dimension has."""
+        shape = writer.node(first, "Shape", [of], f"cache.{name}.shape", start=at, end=at + 1)
+        size = writer.node(first, "Squeeze", [shape], f"cache.{name}.size")
+        return writer.node(first, "Range", [zero, size, one], f"cache.{name}")
+
+    columns, new_ones = counted("columns", cache, 2), counted("step", ids, 1)
+    place = writer.node(first, "Sub", [columns, written], "cache.place")  # of a column among the new ones
+    last = writer.node(first, "Gather", [new_ones, end], "cache.last", axis=0)
+    inside = [
+        writer.node(first, "GreaterOrEqual", [place, zero], "cache.from"),
+        writer.node(first, "LessOrEqual", [place, last], "cache.to"),
+    ]
+    new_here = writer.node(first, "And", inside, "cache.inside")
+    new_here = writer.node(first, "Unsqueeze", [new_here, axis], "cache.new")  # (room, 1)
+    begun = writer.node(first, "Max", [place, zero], "cache.begun")
+    nearest = writer.node(first, "Min", [begun, last], "cache.nearest")
+    for cache in _caches(model):
+        for node in [n for form in _forms(cache) for n in form.consumers() if n.op_type == "Concat"]:
+            old, new, whole = node.inputs[0], node.inputs[1], node.outputs[0]
+            assert old is not None
+            assert new is not None
+            name = str(cache.name).replace("past", "present", 1)
+            moved = writer.node(node, "Gather", [new, nearest], f"{name}.moved", axis=2)
+            made = writer.node(node, "Where", [new_here, moved, old], f"{name}{WHOLE}")
+            made.type, made.shape = whole.type, _sizes(whole)
+            given = new
+            if whole.dtype != cache.dtype:
+                given = writer.node(node, "Cast", [new], f"{name}.given", to=cache.dtype)
+            else:
+                given = writer.node(node, "Identity", [new], f"{name}.given")
+            given.type = ir.TensorType(cache.dtype) if cache.dtype is not None else None
+            at = next(i for i, value in enumerate(model.graph.outputs) if value.name == name)
+            output = model.graph.outputs[at]
+            model.graph.outputs[at], output.name, given.name = given, f"{name}.before", name
+            whole.replace_all_uses_with(made)
+
+
+def whole(model: ir.Model, declared: Graph) -> ir.Model:
+    """Let a graph that gives new columns alone give whole caches, for a processor; it is changed in place."""
+    named = {value.name: value for node in model.graph for value in node.outputs}
+    shapes = {tensor.name: tensor.shape for tensor in declared.outputs}
+    for i, value in enumerate(model.graph.outputs):
+        name = str(value.name)
+        if (held := named.get(f"{name}{WHOLE}")) is not None:
+            value.name, held.name, held.shape = f"{name}.new", name, ir.Shape(shapes[name])
+            model.graph.outputs[i] = held
+    return model
+
+
 def _forms(cache: ir.Value) -> Iterator[ir.Value]:
     """A cache, and the same in other types."""
     found = [cache]
@@ -138,7 +224,7 @@ def _forms(cache: ir.Value) -> Iterator[ir.Value]:
         found += [node.outputs[0] for node in value.consumers() if node.op_type == "Cast"]
 
 
-def _share_sources(model: ir.Model) -> bool:
+def _share_sources(model: ir.Model, sized: bool) -> bool:
     """Let the rows of a source ask its keys and values together: (R, H, S, D) as (B, H, R / B * S, D) and back.
 
     Whether that was done: it is not where attention is in products, as for TensorRT.
@@ -162,11 +248,19 @@ def _share_sources(model: ir.Model) -> bool:
     rest, one = (writer.constant(f"cross.{n}", np.array([n], np.int64)) for n in (-1, 1))
     expanded: ir.Value | None = None
     for node in crossed:
+        query = node.inputs[0]
         asked = _asked_together(writer, node, sources, rest)
+        if sized and query is not None and query.dtype is not None:
+            asked.type, asked.shape = ir.TensorType(query.dtype), _sizes(query)
         if expanded is None:
             queries = writer.node(node, "Shape", [asked], "cross.queries", start=2, end=3)
             shape = writer.node(node, "Concat", [sources, one, queries, one], "cross.shape", axis=0)
             expanded = writer.node(node, "Expand", [seen, shape], "cross.expanded")
+            if sized:
+                expanded.type, expanded.shape = (
+                    ir.TensorType(ir.DataType.BOOL),
+                    ir.Shape([None, 1, None, None]),
+                )
         node.replace_input_with(0, asked)
         node.replace_input_with(3, expanded)
     return True

@@ -16,10 +16,10 @@ import numpy as np
 import onnx_ir as ir
 
 from headway.core.errors import GateError, UnavailableError
-from headway.core.manifest import Variant
+from headway.core.manifest import RAGGED, Variant
 from headway.core.progress import Progress
 from headway.core.tasks import FIGURES_FALLING
-from headway.export import contract, proof, sensitivity, simulated, store
+from headway.export import contract, proof, sensitivity, simulated, store, unpacked
 from headway.export.engine import base as engines
 from headway.export.precision import base
 from headway.export.proof import Answers, Parity, Proof
@@ -46,7 +46,7 @@ def make(precision: str, held: Proof, folder: Path, progress: Progress) -> Varia
                 settings, quality = held.judge(proven, precision)
                 problem = _lost(precision, quality, held)
         if problem is None:
-            _write_temperature(held.graphs(folder).values(), settings)
+            _write_temperature(held.written(folder).values(), settings)
             return _variant(precision, kept, settings, measured, quality, held, folder)
         if ranked is None:
             ranked = _ranked(precision, held, folder, progress)
@@ -59,18 +59,33 @@ def _convert(precision: str, kept: Collection[str], held: Proof, folder: Path) -
     engine = engines.load(held.target)
     for role, path in held.graphs(folder).items():
         model = base.load(precision).convert(store.twin(held.fp32[role]), kept, held.feeds(role))
+        if away := held.target != "cpu":
+            model = held.runnable(role, model)
         model = engine.rewrite(model)
         if refused := engine.refused(model):
             remedy = "export another precision, or for another --target"
             raise UnavailableError(f"{precision} for {held.target} ({'; '.join(refused[:3])})", remedy)
-        contract.check(model, held.traced[role], held.checkpoint)
-        if held.target != "cpu" or held.traced[role] == held.draft.graphs[role]:
-            store.write(model, path)
+        declared = held.draft.graphs[role] if away else held.traced[role]
+        contract.check(model, declared, held.checkpoint, narrow=away)
+        if declared == held.draft.graphs[role]:
+            _write(role, model, held, path)
             continue
         other = store.twin(model)
         model = held.runnable(role, model)
         contract.check(model, held.draft.graphs[role], held.checkpoint)
         store.write_with_twin(model, path, other, path.with_name(f"{role}{FOR_OTHERS}"))
+
+
+def _write(role: str, model: ir.Model, held: Proof, path: Path) -> None:
+    """A graph, and the one without padding beside it; they share their weights."""
+    beside = path.with_name(f"{RAGGED}.onnx")
+    beside.unlink(missing_ok=True)
+    without = held.without_padding(role, model)
+    if without is None:
+        store.write(model, path)
+        return
+    contract.check(without, held.draft.graphs[RAGGED], held.checkpoint)
+    store.write_with_twin(model, path, without, beside)
 
 
 @contextmanager
@@ -81,11 +96,11 @@ def _provable(precision: str, held: Proof, folder: Path) -> Iterator[Path]:
         yield folder
         return
     with tempfile.TemporaryDirectory() as name:
-        for role, path in held.graphs(folder).items():
-            model = ir.load(path)
+        for role, path in held.written(folder).items():
+            model = unpacked.unpack(ir.load(path))
             if rounds:
                 model = simulated.simulate(model)
-            store.write(held.runnable(role, model), Path(name) / path.name)
+            store.write(held.provable(role, model), Path(name) / path.name)
         yield Path(name)
 
 
@@ -137,7 +152,7 @@ def _variant(
     return Variant(
         precision=precision,
         target=held.target,
-        graphs={role: f"{folder.name}/{path.name}" for role, path in held.graphs(folder).items()},
+        graphs={role: f"{folder.name}/{path.name}" for role, path in held.written(folder).items()},
         kept=kept,
         settings={} if own == held.draft.settings else own,
         parity=measured.as_manifest(precision, by),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,13 @@ class Parity:
     """share of answers that are the same as PyTorch's; of scores the correlation, of vectors the mean cosine"""
     identical: float | None = None
     """of a model that writes: share of texts that are `generate()`'s token for token, greedy and with four beams"""
+
+    def worst_of(self, other: Parity) -> Parity:
+        """Of two graphs of one variant, compared on the same rows."""
+        larger = {
+            name: max(getattr(self, name), getattr(other, name)) for name in ("worst", "mean", "neighbours")
+        }
+        return replace(self, **larger, agreement=min(self.agreement, other.agreement))
 
     def as_manifest(self, precision: str, by: str) -> dict[str, Any]:
         return asdict(self) | {"limits": asdict(PRECISION[precision]), "by": by}
@@ -80,6 +87,18 @@ class Proof(ABC):
     def runnable(self, role: str, model: ir.Model) -> ir.Model:
         """A variant's graph as headway's runtime takes it; it may be changed in place."""
         return model
+
+    def provable(self, role: str, model: ir.Model) -> ir.Model:
+        """The same for the processor, which has no caches in 16 bits."""
+        return model
+
+    def written(self, folder: Path) -> dict[str, Path]:
+        """The graphs that a variant has, by role."""
+        return self.graphs(folder)
+
+    def without_padding(self, role: str, model: ir.Model) -> ir.Model | None:
+        """A variant's graph over tokens end to end, where it has one."""
+        return None
 
     @abstractmethod
     def feeds(self, role: str) -> Feeds:

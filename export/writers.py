@@ -16,7 +16,7 @@ from headway.core import tasks
 from headway.core.manifest import Graph
 from headway.core.progress import Progress
 from headway.core.tasks import Example
-from headway.export import cache, encoders, store
+from headway.export import cache, encoders, halves, store
 from headway.export.generation import Traced
 from headway.export.precision.base import Feeds, Remembered
 from headway.export.proof import Answers, Parity, Proof, differences
@@ -60,9 +60,22 @@ class WriterProof(Proof):
     """how many of the sources, from the first on, are the user's"""
 
     def runnable(self, role: str, model: ir.Model) -> ir.Model:
+        away = self.target != "cpu"
+        if away:
+            self._given.update(halves.narrow(model, self._given if role == "decoder" else None))
         if role == "encoder":
             return model
-        return cache.in_place(model, cache.declare(self.traced[role]), self.checkpoint)
+        return cache.in_place(model, self.draft.graphs[role], self.checkpoint, self.target)
+
+    def provable(self, role: str, model: ir.Model) -> ir.Model:
+        if role == "decoder":
+            model = cache.whole(model, cache.declare(self.traced[role]))
+        return halves.widen(model)
+
+    @cached_property
+    def _given(self) -> dict[str, ir.DataType]:
+        """Types of what a variant's graphs give each other."""
+        return {}
 
     def feeds(self, role: str) -> Feeds:
         return self._read[role]
@@ -200,9 +213,9 @@ class WriterProof(Proof):
 
 
 def declare(traced: dict[str, Traced], target: str) -> dict[str, Graph]:
-    """What each graph of a variant for that target takes and gives."""
+    """What each graph of a variant for that target takes and gives; one in 16 bits for GPUs, where fp32 is said."""
     found = {role: graph.declared for role, graph in traced.items()}
-    return found | {"decoder": cache.declare(found["decoder"])} if target == "cpu" else found
+    return found | {"decoder": cache.declare(found["decoder"], target)}
 
 
 def prove(

@@ -146,6 +146,14 @@ class Stream:
         assert array.flags.c_contiguous
         self.device.call("cuMemcpyDtoHAsync", array.ctypes.data, pointer, array.nbytes, self._handle)
 
+    def clear(self, pointer: int, nbytes: int) -> None:
+        """Fill memory of the GPU with zeros."""
+        self.device.call("cuMemsetD8Async", pointer, 0, nbytes, self._handle)
+
+    def copy(self, to: int, pointer: int, nbytes: int) -> None:
+        """Copy from memory of the GPU to other memory of it."""
+        self.device.call("cuMemcpyDtoDAsync", to, pointer, nbytes, self._handle)
+
     def synchronize(self) -> None:
         """Wait until all work is done. Raises UnavailableError if any of it failed."""
         self.device.call("cuStreamSynchronize", self._handle)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from headway.runtime.backends.base import engines_for, load_engine
 from headway.runtime.cache import Cache
 from headway.runtime.choice import Choice
 from headway.runtime.devices import places
-from headway.runtime.generation.engine import Engine
+from headway.runtime.generation.base import Writer
 from headway.runtime.generation.pipeline import GenerationPipeline
 from headway.runtime.pipeline import EncoderPipeline, Following, Pipeline
 from headway.runtime.plan import BATCH_TOKENS
@@ -28,8 +29,8 @@ from headway.runtime.shapes import TOKENS
 from headway.runtime.tokenize import open_tokenizer
 
 TOKENIZER = "tokenizer.json"
-WRITES = "onnxruntime"
-"""the engine of models that write"""
+WRITERS = {"onnxruntime": "engine", "onnxruntime-cuda": "gpu.onnxruntime", "tensorrt": "gpu.tensorrt"}
+"""engines of models that write, each with its file in `runtime/generation/`"""
 
 
 def load(
@@ -61,7 +62,7 @@ def load(
         buckets: lengths from one power of two to the next that an engine pads to if it is slow to see new ones; None:
             the plan's, or the engine's own choice.
         cache: inputs whose answers are kept, those last used; a model that writes keeps what it has read of so many
-            sources, and of prompts that begin alike.
+            sources, and of prompts that begin alike, on the processor.
     Raises:
         BundleError: missing, damaged, tampered with, or of an unknown format.
         UsageError: an unknown precision, backend, or number.
@@ -97,13 +98,16 @@ def load(
     task, tokenizer = tasks.load(declared.task), open_tokenizer(folder / TOKENIZER)
     among = choice.candidates(declared, precisions, engines, devices[0])
     if "decoder" in declared.graphs:
-        if devices != ["cpu"]:
-            raise UnavailableError(f"a model that writes on '{devices[0]}'", "use --device cpu")
-        if WRITES not in engines:
-            raise UsageError("--backend", f"'{backend}' does not run models that write; '{WRITES}' does")
-        chosen = among[0].precision
+        if len(devices) > 1:
+            raise UnavailableError(
+                "a model that writes on several GPUs", "load it once for each, by --device cuda:N"
+            )
+        if not (able := [choice for choice in among if choice.engine in WRITERS]):
+            named = ", ".join(name for name in WRITERS if name in engines_for(devices[0]))
+            raise UsageError("--backend", f"'{backend}' does not run models that write; '{named}' does")
+        chosen, engine = able[0]
         graphs = choice.Opener(folder, declared, (), devices[0], budget).verified(chosen)
-        opened = Engine(graphs, budget, declared.longest, cache)
+        opened = open_writer(engine, folder, declared, graphs, devices[0], budget, cache)
         spec = _spec(folder, task, declared, chosen, tokenizer)
         return GenerationPipeline(declared, chosen, task, spec, tokenizer, opened, batch_tokens, following)
     encoder = cast(EncoderTask, task)
@@ -117,6 +121,20 @@ def load(
     return EncoderPipeline(
         declared, chosen, encoder, spec, tokenizer, model, batch_tokens, kept, engine, following
     )
+
+
+def open_writer(
+    engine: str,
+    folder: Path,
+    declared: manifest.Bundle,
+    graphs: Mapping[str, Path],
+    device: str,
+    threads: int = 1,
+    cache: int = 0,
+) -> Writer:
+    """A model that writes, by one of WRITERS. Raises BundleError or UnavailableError."""
+    module = import_module(f"headway.runtime.generation.{WRITERS[engine]}")
+    return cast(Writer, module.open_writer(folder, declared, graphs, device, threads, cache))
 
 
 def _spec(folder: Path, task: Task, declared: manifest.Bundle, variant: str, tokenizer: Any) -> Spec:

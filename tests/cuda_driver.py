@@ -31,6 +31,8 @@ class Status(Enum):
 
 
 OK, WRONG = Status.CUDA_SUCCESS, Status.CUDA_ERROR_INVALID_VALUE
+LEGACY = 1
+"""CUDA's default stream"""
 MAJOR, MINOR = "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR", "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR"
 
 
@@ -52,11 +54,11 @@ class Driver:
         self.streams: dict[int, list[Work]] = {}
         self.capturing: dict[int, list[Work]] = {}
         self.graphs: dict[int, list[Work]] = {}
-        self.events: dict[int, tuple[int, int]] = {}
-        """the stream of each, and how much of its work it waits for"""
+        self.events: dict[int, tuple[int, threading.Event]] = {}
+        """the stream of each, and what is set when it is reached"""
         self.launches = self.instantiated = 0
         self._numbers, self._lock, self._thread = (
-            iter(range(1, sys.maxsize)),
+            iter(range(16, sys.maxsize)),
             threading.RLock(),
             threading.local(),
         )
@@ -64,6 +66,8 @@ class Driver:
     def give(self, stream: Any, work: Work) -> Status:
         """Put work into a stream, or into what it captures."""
         with self._lock:
+            if int(stream) == LEGACY:  # always there
+                self.streams.setdefault(LEGACY, [])
             if int(stream) not in self.streams:
                 return WRONG
             self.capturing.get(int(stream), self.streams[int(stream)]).append(work)
@@ -142,6 +146,16 @@ class Driver:
             return (Status.CUDA_ERROR_ILLEGAL_ADDRESS,)
         return (self.give(stream, lambda: self._copy(to, of, nbytes)),)
 
+    def cuMemsetD8Async(self, to: int, value: int, nbytes: int, stream: int) -> tuple[Any, ...]:
+        if not self.inside(to, nbytes):
+            return (Status.CUDA_ERROR_ILLEGAL_ADDRESS,)
+        return (self.give(stream, lambda: ctypes.memset(to, value, nbytes) and None),)
+
+    def cuMemcpyDtoDAsync(self, to: int, of: int, nbytes: int, stream: int) -> tuple[Any, ...]:
+        if not self.inside(of, nbytes) or not self.inside(to, nbytes):
+            return (Status.CUDA_ERROR_ILLEGAL_ADDRESS,)
+        return (self.give(stream, lambda: self._copy(to, of, nbytes)),)
+
     def _copy(self, to: int, of: int, nbytes: int) -> None:
         ctypes.memmove(to, of, nbytes)
 
@@ -210,14 +224,17 @@ class Driver:
         return (self.give(stream, mark.set),)
 
     def cuEventSynchronize(self, event: int) -> tuple[Any, ...]:
-        stream, mark = self.events[event]
+        return (self._until(*self.events[event]),)
+
+    def cuStreamWaitEvent(self, stream: int, event: int, flags: int) -> tuple[Any, ...]:
+        moment = self.events[event]  # of an event that may be destroyed by then
+        return (self.give(stream, lambda: self._until(*moment) and None),)
+
+    def _until(self, stream: int, mark: threading.Event) -> Status:
         with self._lock:
             while not mark.is_set():
                 self._do(stream, 1)
-            return (OK,)
-
-    def cuStreamWaitEvent(self, stream: int, event: int, flags: int) -> tuple[Any, ...]:
-        return (self.give(stream, lambda: self.cuEventSynchronize(event) and None),)
+            return OK
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Driver:

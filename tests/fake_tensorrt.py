@@ -310,12 +310,12 @@ class Context:
 
     def _compute(self, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int]) -> None:
         engine = self.engine
-        given = {name: _read(addresses[name], shapes[name]) for name in engine.inputs}
+        given = {n: _read(addresses[n], shapes[n], engine.get_tensor_dtype(n)) for n in engine.inputs}
         for name, value in zip(engine.outputs, engine.session.run(engine.outputs, given), strict=True):
             assert self.module.driver.inside(addresses[name], value.nbytes)
             ctypes.memmove(addresses[name], np.ascontiguousarray(value).ctypes.data, value.nbytes)
 
 
-def _read(address: int, shape: tuple[int, ...]) -> Any:
-    memory = (ctypes.c_byte * (8 * math.prod(shape))).from_address(address)
-    return np.frombuffer(memory, np.int64).reshape(shape).copy()
+def _read(address: int, shape: tuple[int, ...], kind: Any) -> Any:
+    memory = (ctypes.c_byte * (np.dtype(kind).itemsize * math.prod(shape))).from_address(address)
+    return np.frombuffer(memory, kind).reshape(shape).copy()

@@ -47,6 +47,8 @@ def joined(pieces: Any) -> Any:
 class Torch:
     """A backend that is the very model that the pipelines run."""
 
+    pads = True
+
     def __init__(self, model: Any, read: Sequence[str]) -> None:
         self._model, self._read = model, read
 

@@ -207,6 +207,9 @@ def test_without_a_gpu_it_says_so(call: Callable[[], Any]) -> None:
         (lambda: cuda.Beams(9, [[1]], Search(), [5], []), "1 prompts, 1 longest, 0 shortest and 1 sources"),
         (lambda: cuda.Beams(9, [[]], Search(), [5], [0]), "the prompt has no tokens"),
         (lambda: cuda.Beams(9, [[1]], Search(do_sample=True), [5], [0]), "do_sample is not for the GPU"),
+        (lambda: cuda.follow(0, 0, 0, 0, (1, 1, 1, 4, 4, 3)), "a column has 3 bytes, which is odd"),
+        (lambda: cuda.follow(0, 0, 0, 0, (1, -1, 1, 4, 4, 4)), "shape holds -1"),
+        (lambda: cuda.advance(0, -1), "count is -1"),
     ],
 )
 def test_what_makes_no_sense_is_refused(call: Callable[[], Any], problem: str) -> None:
@@ -368,3 +371,61 @@ def test_beams(settings: Search, vocabulary: int) -> None:
         assert [tokens for tokens, _, _ in found] == [tokens for tokens, _, _ in want]
         scores = [score for _, score, _ in found]
         np.testing.assert_allclose(scores, [score for _, score, _ in want], *TOLERANCE["float32"])
+
+
+@gpu
+@pytest.mark.parametrize("dtype", TYPES)
+def test_caches_that_follow_others(dtype: str) -> None:
+    random, rows, written = np.random.default_rng(7), 12, 70
+    caches = [on_gpu(random.standard_normal((rows, 3, 96, 64)), dtype) for _ in range(4)]
+    parents = random.integers(0, rows // 2, rows)
+    parents[: rows // 2] = np.arange(rows // 2)
+    wanted = [back(cache).copy() for cache in caches]
+    for values in wanted:
+        values[:, :, :written] = values[parents][:, :, :written]
+    pointers, of = on_gpu(np.array([cache.data_ptr() for cache in caches])), on_gpu(parents)
+    counters, width = on_gpu(np.array([written, 5])), 64 * caches[0].element_size()
+    stream = torch_cuda().cuda.current_stream().cuda_stream
+    told = (
+        pointers.data_ptr(),
+        pointers.data_ptr(),
+        of.data_ptr(),
+        counters.data_ptr(),
+        (4, rows, 3, 96, 96, width),
+    )
+    cuda.follow(*told, stream=stream)
+    cuda.advance(counters.data_ptr(), 2, 3, stream)
+    for cache, values in zip(caches, wanted, strict=True):
+        np.testing.assert_array_equal(back(cache), values)
+    np.testing.assert_array_equal(back(counters), [written + 3, 8])
+
+
+@gpu
+def test_a_search_begins_again_in_a_captured_step() -> None:
+    torch, settings = (
+        torch_cuda(),
+        Search(num_beams=3, num_return_sequences=3, max_new_tokens=6, eos_token_id=[3]),
+    )
+    vocabulary, prompts = 600, [[1], [4]]
+    logits = on_gpu(np.random.default_rng(8).standard_normal((6, vocabulary)), "float16")
+    limits = [settings.longest(1)] * 2, [0, 0]
+    kept = cuda.Beams(vocabulary, prompts, settings, *limits, None, (9, 4))
+    with pytest.raises(ValueError, match="there is room for 9 tokens, not for 10"):
+        kept.begin(prompts, [10, 10], [0, 0])
+    stream = torch.cuda.Stream()
+    kept.record(logits.data_ptr(), "float16", True, stream.cuda_stream)
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        kept.record(logits.data_ptr(), "float16", False, stream.cuda_stream)
+    for _ in range(2):
+        kept.begin(prompts, *limits, None, stream.cuda_stream)
+        plain = cuda.Beams(vocabulary, prompts, settings, *limits)
+        kept.record(logits.data_ptr(), "float16", True, stream.cuda_stream)
+        plain.step(logits[:2].contiguous(), stream.cuda_stream)
+        for _ in range(5):
+            with torch.cuda.stream(stream):
+                graph.replay()
+            plain.step(logits, stream.cuda_stream)
+        assert kept.done(stream.cuda_stream) == plain.done(stream.cuda_stream)
+        assert kept.found_all(stream.cuda_stream) == [plain.found(b, stream.cuda_stream) for b in (0, 1)]

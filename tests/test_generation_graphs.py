@@ -26,7 +26,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from headway.core.errors import CheckpointError
 from headway.core.manifest import Graph
 from headway.core.tolerance import PRECISION
-from headway.export import cache, generation, generation_settings, graph, rms, store
+from headway.export import cache, contract, generation, generation_settings, graph, rms, store
+from headway.export.engine import base as engines
+from headway.export.engine import cuda
 from headway.runtime.generation.engine import Engine
 
 ROOT = Path(__file__).parents[1]
@@ -392,3 +394,33 @@ def test_what_does_not_fit_is_refused(kind: str, sizes: dict[str, Any], says: st
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **(sizes | SPECIAL)))
     with pytest.raises(CheckpointError, match=says):
         generation.build(SimpleNamespace(folder=Path(kind), model=model))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_no_step_on_a_gpu_waits_for_the_processor(name: str) -> None:
+    """No shape depends on how much is written, and no kernel wants a size that the processor reckons."""
+    for target in ("cuda", "tensorrt"):
+        made = traced(name)["decoder"]
+        declared = cache.declare(made.declared, target)
+        model = engines.load(target).rewrite(cache.in_place(store.twin(made.model), declared, name, target))
+        contract.check(model, declared, name)
+        assert cuda.refused(model) == []
+        told = {value for value in model.graph.inputs if value.name == "written"}
+        for node in model.graph:
+            places = [i for i, value in enumerate(node.inputs) if value in told]
+            assert not set(places) & set(cuda.ON_PROCESSOR.get(node.op_type, ())), node
+            if places and node.op_type != "Shape":  # shapes are known without it
+                told.update(node.outputs)
+
+
+def test_a_step_that_would_wait_for_the_processor_is_told() -> None:
+    text = """
+        <ir_version: 10, opset_import: ["" : 24]>
+        steps (int64[rows, step] input_ids, int64 written, float[rows, step] values) => (float[rows, step] made) {
+            shape = Shape<start: int = 1, end: int = 2>(input_ids)
+            size = Squeeze(shape)
+            number = Cast<to: int = 1>(size)
+            made = Mul(values, number)
+        }"""
+    model = ir.from_onnx_text(text)
+    assert cuda.refused(model) == ["made: Mul would wait for a size from the processor"]

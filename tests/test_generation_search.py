@@ -73,6 +73,9 @@ class TableEngine:
         rows = [np.array([source]) for source in sources]
         return TableDecoding(self, rows), np.concatenate([self.table.logits(row) for row in rows])
 
+    def search(self, *_: Any) -> None:
+        """The processor chooses."""
+
 
 def settled(engine: Any, source: list[int], settings: Search, lexicon: Any = None) -> Iterator[list[int]]:
     """Tokens of the best hypothesis, in pieces, each as soon as nothing can change it any more."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from headway.core import tasks
 from headway.core.manifest import Bundle
+from headway.core.tasks import Row
 from headway.core.tolerance import PRECISION
 from headway.export.bundle import export
 from headway.export.options import ExportOptions
@@ -33,6 +35,28 @@ def installed(engine: str) -> bool:
     import onnxruntime
 
     return PROVIDER in onnxruntime.get_available_providers() or LIBRARY in os.environ
+
+
+def test_arrays_on_the_gpu(pretrained: Path, tmp_path: Path) -> None:
+    """Given and taken by PyTorch's own streams, with padding and without."""
+    if not installed("onnxruntime-cuda"):
+        pytest.skip("onnxruntime-cuda is not installed")
+    torch: Any = pytest.importorskip("torch")
+    folder, _ = untrained("vectors", pretrained, tmp_path, max_length=60)
+    options = ExportOptions(output=tmp_path / "bundle", target="cuda", precision="fp32,bf16")
+    bundle = export(folder, options).bundle
+    rows = [Row(i, list(range(5, 5 + n)), [0] * n) for i, n in enumerate((3, 60, 1, 17))]
+    ids = torch.zeros(4, 60, dtype=torch.int64, device="cuda")
+    for row in rows:
+        ids[row.example, : len(row.ids)] = torch.tensor(row.ids, device="cuda")
+    for precision in Bundle.read(bundle).variants:
+        pipe: Any = load(bundle, device="cuda", backend="onnxruntime-cuda", precision=precision)
+        expected = np.stack(pipe.answers(rows))
+        with torch.cuda.stream(torch.cuda.Stream()):
+            found = pipe.run_device({"input_ids": ids, "attention_mask": (ids != 0).long()})
+            taken = torch.from_dlpack(found["sentence_embedding"]).clone()
+        limit = PRECISION[precision].neighbours
+        np.testing.assert_allclose(taken.cpu().numpy(), expected, rtol=limit, atol=limit)
 
 
 @pytest.mark.parametrize("engine", engines_for("cuda"))

@@ -193,6 +193,8 @@ def embedder() -> EncoderPipeline:
 class Vectors:
     """A backend whose vectors are functions of the texts' lengths and ids."""
 
+    pads = True
+
     def run(self, batches: Any) -> list[Any]:
         return [{"sentence_embedding": np.stack([self._of(b, i) for i in range(len(b))])} for b in batches]
 

@@ -14,7 +14,7 @@ from headway.core.errors import BundleError, UnavailableError
 from headway.core.manifest import Bundle, Graph
 from headway.core.tolerance import PRECISION
 from headway.export.precision import base
-from headway.runtime import cuda, lanes, load
+from headway.runtime import cuda, layouts, load
 from headway.runtime.backends import onnxruntime, tensorrt
 from headway.runtime.ragged import Ragged
 from headway.runtime.shapes import Shapes
@@ -175,7 +175,7 @@ def test_many_threads_may_share_it(trt: Module, graph: Path) -> None:
 def test_memory_is_taken_once(
     driver: Driver, trt: Module, graph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "FORMS", 3)
+    monkeypatch.setattr(layouts.Padded, "kept", 3)
     backend = opened(graph)
     held, pinned = driver.held(), len(driver.pinned)
     rows, width = 96, 5  # tokens of the largest shape at most, and their classes

@@ -8,19 +8,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import onnx
+import numpy as np
 import pytest
 import transformers
 
+from headway.core.errors import UnavailableError, UsageError
 from headway.core.manifest import Bundle
 from headway.export.bundle import export
 from headway.export.options import ExportOptions
-from headway.runtime.tensorrt.build import set_capability
-from headway.runtime.tensorrt.library import Library, open_library
+from headway.runtime import load
+from headway.runtime.shapes import Shapes
+from headway.runtime.tensorrt import ahead
+from headway.runtime.tensorrt.build import parse
+from headway.runtime.tensorrt.key import Options, Target
+from headway.runtime.tensorrt.library import open_library
+from headway.runtime.tensorrt.ranges import profiles
 from headway.train import fit
 from headway.train.options import TrainOptions
 from tests import corpora
+from tests.cuda_driver import Driver
 from tests.test_architectures import model_of
+from tests.test_generation_gpu import driver
+
+__all__ = ["driver"]
 
 KINDS: dict[str, tuple[str, Any, Any]] = {
     "t5": ("text2text-generation", transformers.AutoModelForSeq2SeqLM, corpora.rewrites),
@@ -30,9 +40,6 @@ KINDS: dict[str, tuple[str, Any, Any]] = {
 }
 PRECISIONS = {"fp32": (8, 0), "fp16": (8, 9), "bf16": (12, 0)}
 """each with the compute capability that it is built for here"""
-SIZES = {"rows": (1, 4, 8), "batch": (1, 2, 4), "step": (1, 1, 8), "past": (0, 16, 32), "total": (1, 17, 40),
-         "length": (1, 16, 32), "kept": (1, 1, 1)}  # fmt: skip
-"""least, usual and most of every dimension"""
 
 
 @pytest.fixture(
@@ -50,13 +57,42 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return folder / "checkpoint"
 
 
-def test_graphs_for_onnx_runtime_on_gpus(checkpoint: Path, tmp_path: Path) -> None:
+def test_graphs_for_onnx_runtime_on_gpus(checkpoint: Path, tmp_path: Path, driver: Driver) -> None:
     options = ExportOptions(output=tmp_path / "bundle", target="cuda", precision="fp32,fp16", threads=1)
     found = export(checkpoint, options).variants
     assert [(v.target, v.parity["by"]) for v in found.values()] == [
         ("cuda", "onnxruntime"),
         ("cuda", "simulation"),
     ]
+    texts = ["please send me the parcel", "late", "where is my refund, and why is it so late?"]
+    there, here = (
+        load(tmp_path / "bundle", device=device, precision="fp32", threads=1) for device in ("cuda", "cpu")
+    )
+    asked: dict[str, Any] = {"num_beams": 3, "num_return_sequences": 2, "max_new_tokens": 6}
+    for settings in (asked, {"do_sample": True, "max_new_tokens": 5}):
+        ours, theirs = (pipe(texts, **settings) for pipe in (there, here))  # type: ignore[operator]
+        assert [[h.tokens for h in r.hypotheses] for r in ours] == [
+            [h.tokens for h in r.hypotheses] for r in theirs
+        ]
+    pairs = [(text, "late parcel") for text in texts]
+    scores = ([scored.score for scored in pipe.score(pairs)] for pipe in (there, here))  # type: ignore[attr-defined]
+    np.testing.assert_allclose(*scores, rtol=1e-4)
+    assert driver.launches > 0
+    half = load(tmp_path / "bundle", device="cuda", precision="fp16", threads=1)
+    kinds = half._engine._model.decoder.kinds  # type: ignore[attr-defined]
+    assert {kind for name, kind in kinds.items() if name.startswith(("past.", "present.", "cross.", "logits"))} == {
+        "float16", "int64"  # the second: logits_at
+    }  # fmt: skip
+    answers = half(texts, **asked)  # type: ignore[operator]
+    assert all(answer.hypotheses for answer in answers)
+
+
+def test_what_cannot_be(checkpoint: Path, tmp_path: Path, driver: Driver) -> None:
+    export(checkpoint, ExportOptions(output=tmp_path / "bundle", target="cuda", precision="fp32", threads=1))
+    with pytest.raises(UnavailableError, match="a model that writes on several GPUs"):
+        load(tmp_path / "bundle", device=["cuda:0", "cuda:1"])
+    with pytest.raises(UsageError, match="--backend: 'openvino' does not run models that write"):
+        load(tmp_path / "bundle", backend="openvino")
 
 
 def test_tensorrt_rtx_builds_them(checkpoint: Path, tmp_path: Path) -> None:
@@ -67,27 +103,16 @@ def test_tensorrt_rtx_builds_them(checkpoint: Path, tmp_path: Path) -> None:
         checkpoint,
         ExportOptions(output=tmp_path / "bundle", target="tensorrt", precision=precision, threads=1),
     )
-    for variant in Bundle.read(tmp_path / "bundle").variants.values():
-        for path in variant.graphs.values():
-            plan, errors = built(library, tmp_path / "bundle" / path, PRECISIONS[variant.precision])
-            assert plan, (path, errors)
-
-
-def built(library: Library, graph: Path, capability: tuple[int, int]) -> tuple[bytes, list[str]]:
-    """An engine for a range of every dimension, or why there is none."""
-    trt, log = library.module, library.logger()
-    builder = trt.Builder(log)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(str(graph)):
-        return b"", [parser.get_error(i).desc() for i in range(parser.num_errors)]
-    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
-    for given in onnx.load(graph, load_external_data=False).graph.input:
-        named = [d.dim_param or d.dim_value for d in given.type.tensor_type.shape.dim]
-        profile.set_shape(
-            given.name, *([SIZES[d][i] if isinstance(d, str) else d for d in named] for i in range(3))
+    declared = Bundle.read(tmp_path / "bundle")
+    for name, variant in declared.variants.items():
+        for role, path in variant.graphs.items():
+            parsed = parse(library, tmp_path / "bundle" / path, profiles(declared, role))
+            for given in (parsed.network.get_input(i) for i in range(parsed.network.num_inputs)):
+                assert not given.is_shape_tensor, given.name  # nothing must be known to the processor
+        target, options = (
+            Target("", PRECISIONS[variant.precision], ""),
+            Options(shapes=Shapes(declared.max_length)),
         )
-    config.add_optimization_profile(profile)
-    set_capability(library, config, capability)
-    plan = builder.build_serialized_network(network, config)
-    return b"" if plan is None else bytes(plan), log.errors
+        assert [
+            m.built for m in ahead.build_engines(tmp_path / "bundle", library, [target], options, [name])
+        ] == [True]

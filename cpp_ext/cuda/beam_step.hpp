@@ -3,13 +3,12 @@
 
 #include <cstdint>
 
-#include "headway/cuda/device.hpp"
+#include "headway/cuda/beams.hpp"
 
 namespace headway::cuda {
 
 inline constexpr std::int64_t most_candidates = 256;  // of a source
 inline constexpr std::int64_t part = 4096;            // entries of a row that one block looks at
-inline constexpr std::int32_t no_row = 0x7F7F7F7F;    // four bytes 0x7F
 inline constexpr float never = -__builtin_huge_valf();
 inline constexpr float out = -1e9f;  // as in search_sentence.hpp: a beam that is out of the running
 
@@ -39,12 +38,12 @@ struct BeamStep {
     const std::int32_t* bad_words;         // end to end
     const std::int64_t* bad_word_offsets;  // (bad_word_count + 1)
     std::int64_t bad_word_count;
-    const float* divisors;               // (L + 1): of a hypothesis's score, by its tokens
-    const std::int64_t* limits;          // (B, 3): tokens of the prompt, longest, shortest
-    const std::int32_t* source_tokens;   // end to end
-    const std::int64_t* source_offsets;  // (B + 1)
+    const float* divisors;         // (L + 1): of a hypothesis's score, by its tokens
+    std::int64_t* limits;          // (B, 3): tokens of the prompt, longest, shortest
+    std::int32_t* source_tokens;   // end to end
+    std::int64_t* source_offsets;  // (B + 1)
 
-    std::int32_t *length, *done;              // (B): tokens after the prompt; whether all has ended
+    std::int32_t *done, *length;              // (B): whether all has ended; tokens after the prompt
     float* scores;                            // (B, K): of beams, best first
     std::int32_t* lines;                      // (B, K): of beams
     std::int32_t* line_tokens;                // (B, K, L): prompt first
@@ -61,7 +60,7 @@ struct BeamStep {
     PartMass *masses, *rules_masses;  // (B, K, P)
     Shifts* shifts;                   // (B, K)
     std::uint64_t* candidates;        // (B, K, P, M)
-    std::int32_t* wrong_row;          // of logits; or no_row
+    std::int32_t* wrong_row;          // of logits; or no_wrong_row
 
     std::int64_t *tokens, *parents;  // (B, K): what the step gives
 };

@@ -80,24 +80,31 @@ struct Beams::Room {
     BeamStep step{};
     std::unique_ptr<Memory> memory;
 
+    std::int64_t source_room = 0;   // tokens of all sources
+    std::size_t state = 0;          // bytes that steps read and write
+    std::int32_t* first = nullptr;  // of these
+
     Room(std::int64_t vocabulary, const SearchSettings& settings,
-         const std::vector<BeamSource>& sources) {
-        describe(vocabulary, settings, sources);
+         const std::vector<BeamSource>& sources, const BeamRoom& least) {
+        describe(vocabulary, settings, sources, least);
         Arrays counted(nullptr);
-        arrange(counted, settings, sources);
+        arrange(counted, settings);
         memory = std::make_unique<Memory>(counted.bytes());
-        fill(memory->data(), 0, counted.bytes(), nullptr);
         Arrays given(static_cast<char*>(memory->data()));
-        arrange(given, settings, sources);
-        begin(sources);
+        arrange(given, settings);
+        begin(sources, nullptr);
     }
 
     void describe(std::int64_t vocabulary, const SearchSettings& settings,
-                  const std::vector<BeamSource>& sources) {
+                  const std::vector<BeamSource>& sources, const BeamRoom& least) {
         step.sources = std::ssize(sources);
         step.beams = settings.num_beams;
         step.vocabulary = vocabulary;
-        for (const BeamSource& source : sources) step.room = std::max(step.room, source.longest);
+        step.room = least.longest;
+        for (const BeamSource& source : sources) {
+            step.room = std::max(step.room, source.longest);
+            source_room += std::max(least.source, std::ssize(source.source));
+        }
         step.parts = (vocabulary + part - 1) / part;
         step.wanted = wanted(settings);
         step.greedy = settings.num_beams == 1;
@@ -110,8 +117,7 @@ struct Beams::Room {
         step.source_ngram = std::max<std::int64_t>(0, settings.encoder_no_repeat_ngram_size);
     }
 
-    void arrange(Arrays& arrays, const SearchSettings& settings,
-                 const std::vector<BeamSource>& sources) {
+    void arrange(Arrays& arrays, const SearchSettings& settings) {
         const auto list = [&](TokenList& given, const Tokens& tokens) {
             arrays.take(given.tokens, tokens);
             given.count = std::ssize(tokens);
@@ -121,19 +127,13 @@ struct Beams::Room {
         list(step.suppressed_at_first, settings.begin_suppress_tokens);
         list(step.forced_first, settings.forced_bos_token_id);
         list(step.forced_last, settings.forced_eos_token_id);
-        Ragged words, texts;
+        Ragged words;
         const auto ends = [&](Token token) {
             return std::find(settings.eos_token_id.begin(), settings.eos_token_id.end(), token) !=
                    settings.eos_token_id.end();
         };
         for (const Tokens& word : settings.bad_words_ids)
             if (word.size() != 1 || !ends(word[0])) words.add(word);
-        std::vector<std::int64_t> limits;
-        for (const BeamSource& source : sources) {
-            texts.add(source.source);
-            limits.insert(limits.end(),
-                          {std::ssize(source.prompt), source.longest, source.shortest});
-        }
         std::vector<float> divisors;
         for (std::int64_t length = 0; length <= step.room; ++length)
             divisors.push_back(static_cast<float>(std::pow(length, settings.length_penalty)));
@@ -141,14 +141,16 @@ struct Beams::Room {
         arrays.take(step.bad_word_offsets, words.offsets);
         step.bad_word_count = std::ssize(words.offsets) - 1;
         arrays.take(step.divisors, divisors);
-        arrays.take(step.limits, limits);
-        arrays.take(step.source_tokens, texts.tokens);
-        arrays.take(step.source_offsets, texts.offsets);
 
         const std::int64_t b = step.sources, rows = b * step.beams, written = rows * step.room;
         const std::int64_t words32 = (step.vocabulary + 31) / 32;
+        arrays.take(step.limits, 3 * b);
+        arrays.take(step.source_tokens, source_room);
+        arrays.take(step.source_offsets, b + 1);
+        const std::size_t before = arrays.bytes();
+        arrays.take(step.done, b + 1);
+        if (step.done) step.wrong_row = step.done + b;
         arrays.take(step.length, b);
-        arrays.take(step.done, b);
         arrays.take(step.scores, rows);
         arrays.take(step.lines, rows);
         arrays.take(step.line_tokens, written);
@@ -167,27 +169,45 @@ struct Beams::Room {
         arrays.take(step.rules_masses, rows * step.parts);
         arrays.take(step.shifts, rows);
         arrays.take(step.candidates, rows * step.parts * step.wanted);
-        arrays.take(step.wrong_row, 1);
         arrays.take(step.tokens, rows);
         arrays.take(step.parents, rows);
+        first = step.done;
+        state = arrays.bytes() - before;
     }
 
     // All beams begin alike: only the first goes on at first.
-    void begin(const std::vector<BeamSource>& sources) {
-        std::vector<float> scores(step.sources * step.beams, out);
+    void begin(const std::vector<BeamSource>& sources, Stream stream) {
+        const std::int64_t rows = step.sources * step.beams;
+        std::vector<std::int64_t> limits;
+        std::vector<float> scores(rows, out);
+        Tokens lines(rows * step.room);
+        Ragged texts;
         for (std::int64_t b = 0; b < step.sources; ++b) {
+            const BeamSource& source = sources[b];
+            limits.insert(limits.end(),
+                          {std::ssize(source.prompt), source.longest, source.shortest});
             scores[b * step.beams] = 0.0f;
-            const Tokens& prompt = sources[b].prompt;
-            copy(step.line_tokens + b * step.beams * step.room, prompt.data(),
-                 prompt.size() * sizeof(Token), nullptr);
+            std::copy(source.prompt.begin(), source.prompt.end(),
+                      lines.begin() + b * step.beams * step.room);
+            texts.add(source.source);
         }
-        copy(step.scores, scores.data(), scores.size() * sizeof(float), nullptr);
-        forget_wrong(nullptr);
-        synchronize(nullptr);
+        fill(first, 0, state, stream);
+        write(step.limits, limits, stream);
+        write(step.source_tokens, texts.tokens, stream);
+        write(step.source_offsets, texts.offsets, stream);
+        write(step.scores, scores, stream);
+        write(step.line_tokens, lines, stream);
+        forget_wrong(stream);
+        synchronize(stream);
+    }
+
+    template <class T>
+    static void write(T* to, const std::vector<T>& values, Stream stream) {
+        copy(to, values.data(), values.size() * sizeof(T), stream);
     }
 
     void forget_wrong(Stream stream) {
-        fill(step.wrong_row, no_row & 0xFF, sizeof(*step.wrong_row), stream);
+        fill(step.wrong_row, no_wrong_row & 0xFF, sizeof(*step.wrong_row), stream);
     }
 
     template <class T>
@@ -196,16 +216,82 @@ struct Beams::Room {
         copy(values.data(), from, count * sizeof(T), stream);
         return values;
     }
+
+    std::vector<std::vector<Hypothesis>> found(std::int64_t from, std::int64_t count,
+                                               std::int64_t most, Stream stream) const {
+        return step.greedy ? written(from, count, stream) : ended(from, count, most, stream);
+    }
+
+    // What greedy search has come to of so many sources.
+    std::vector<std::vector<Hypothesis>> written(std::int64_t from, std::int64_t count,
+                                                 Stream stream) const {
+        const auto done = read(step.done + from, count, stream);
+        const auto lengths = read(step.length + from, count, stream);
+        const auto limits = read(step.limits + 3 * from, 3 * count, stream);
+        const auto tokens = read(step.line_tokens + from * step.room, count * step.room, stream);
+        const auto logs = read(step.line_logs + from * step.room, count * step.room, stream);
+        std::vector<std::vector<Hypothesis>> every(count);
+        for (std::int64_t b = 0; b < count; ++b) {
+            if (!done[b]) continue;
+            const auto first = tokens.begin() + b * step.room + limits[3 * b];
+            const auto log = logs.begin() + b * step.room;
+            Hypothesis only{{first, first + lengths[b]}, 0.0, {log, log + lengths[b]}};
+            only.score = std::accumulate(only.logs.begin(), only.logs.end(), 0.0);
+            every[b].push_back(std::move(only));
+        }
+        return every;
+    }
+
+    // The hypotheses of so many sources that have ended, at most so many of each.
+    std::vector<std::vector<Hypothesis>> ended(std::int64_t from, std::int64_t count,
+                                               std::int64_t most, Stream stream) const {
+        const std::int64_t first = from * step.beams, rows = count * step.beams;
+        const auto counts = read(step.ended_count + from, count, stream);
+        const auto order = read(step.ended_order + first, rows, stream);
+        const auto real = read(step.ended_real + first, rows, stream);
+        const auto lengths = read(step.ended_length + first, rows, stream);
+        const auto scores = read(step.ended_scores + first, rows, stream);
+        const auto tokens = read(step.ended_tokens + first * step.room, rows * step.room, stream);
+        const auto logs = read(step.ended_logs + first * step.room, rows * step.room, stream);
+        std::vector<std::vector<Hypothesis>> every(count);
+        for (std::int64_t b = 0; b < count; ++b)
+            for (std::int32_t i = 0; i < counts[b]; ++i) {
+                const std::int64_t at = b * step.beams + order[b * step.beams + i];
+                if (!real[at] || std::ssize(every[b]) == most) continue;
+                const auto token = tokens.begin() + at * step.room;
+                const auto log = logs.begin() + at * step.room;
+                every[b].push_back(
+                    {{token, token + lengths[at]}, scores[at], {log, log + lengths[at]}});
+            }
+        return every;
+    }
 };
 
 Beams::Beams(std::int64_t vocabulary, const SearchSettings& settings,
-             const std::vector<BeamSource>& sources)
-    : wanted_(settings.num_return_sequences) {
+             const std::vector<BeamSource>& sources, const BeamRoom& room)
+    : settings_(settings) {
     check(vocabulary, settings, sources);
-    room_ = std::make_unique<Room>(vocabulary, settings, sources);
+    room_ = std::make_unique<Room>(vocabulary, settings, sources, room);
 }
 
 Beams::~Beams() = default;
+
+void Beams::begin(const std::vector<BeamSource>& sources, Stream stream) {
+    const BeamStep& step = room_->step;
+    check(step.vocabulary, settings_, sources);
+    if (std::ssize(sources) != step.sources)
+        refuse("there are ", sources.size(), " sources, not ", step.sources);
+    std::int64_t tokens = 0;
+    for (const BeamSource& source : sources) {
+        if (source.longest > step.room)
+            refuse("there is room for ", step.room, " tokens, not for ", source.longest);
+        tokens += std::ssize(source.source);
+    }
+    if (tokens > room_->source_room)
+        refuse("there is room for ", room_->source_room, " tokens of sources, not for ", tokens);
+    room_->begin(sources, stream);
+    begun_ = false;
+}
 
 std::int64_t Beams::rows() const { return begun_ ? every_row() : room_->step.sources; }
 
@@ -216,18 +302,24 @@ void Beams::step(const void* logits, Type type, std::int64_t rows, std::int64_t 
     if (rows != this->rows() || columns != room_->step.vocabulary)
         refuse("logits are (", rows, ", ", columns, "), not (", this->rows(), ", ",
                room_->step.vocabulary, ")");
-    room_->step.first = !begun_;
-    beam_step(room_->step, logits, type, stream);
+    record(logits, type, !begun_, stream);
     begun_ = true;
+}
+
+void Beams::record(const void* logits, Type type, bool first, Stream stream) {
+    room_->step.first = first;
+    beam_step(room_->step, logits, type, stream);
 }
 
 std::int64_t* Beams::tokens() const { return room_->step.tokens; }
 
 std::int64_t* Beams::parents() const { return room_->step.parents; }
 
+std::int32_t* Beams::flags() const { return room_->step.done; }
+
 void Beams::check_logits(Stream stream) {
     const std::int32_t row = room_->read(room_->step.wrong_row, 1, stream)[0];
-    if (row == no_row) return;
+    if (row == no_wrong_row) return;
     const auto lengths = room_->read(room_->step.length, room_->step.sources, stream);
     begun_ = std::any_of(lengths.begin(), lengths.end(), [](std::int32_t n) { return n > 0; });
     room_->forget_wrong(stream);
@@ -241,33 +333,15 @@ std::vector<bool> Beams::done(Stream stream) {
 }
 
 std::vector<Hypothesis> Beams::found(std::int64_t source, Stream stream) {
-    const BeamStep& step = room_->step;
-    if (source < 0 || source >= step.sources)
-        refuse("there is no source ", source, " among ", step.sources);
+    if (source < 0 || source >= room_->step.sources)
+        refuse("there is no source ", source, " among ", room_->step.sources);
     check_logits(stream);
-    const std::int64_t first = source * step.beams;
-    std::vector<Hypothesis> every;
-    if (step.greedy) {
-        if (room_->read(step.done + source, 1, stream)[0] == 0) return every;
-        const auto length = room_->read(step.length + source, 1, stream)[0];
-        const auto prompt = room_->read(step.limits + 3 * source, 1, stream)[0];
-        Hypothesis only{room_->read(step.line_tokens + source * step.room + prompt, length, stream),
-                        0.0, room_->read(step.line_logs + source * step.room, length, stream)};
-        only.score = std::accumulate(only.logs.begin(), only.logs.end(), 0.0);
-        every.push_back(std::move(only));
-        return every;
-    }
-    const auto count = room_->read(step.ended_count + source, 1, stream)[0];
-    for (const std::int32_t slot : room_->read(step.ended_order + first, count, stream)) {
-        const std::int64_t at = first + slot;
-        if (room_->read(step.ended_real + at, 1, stream)[0] == 0) continue;
-        if (std::ssize(every) == wanted_) break;
-        const auto length = room_->read(step.ended_length + at, 1, stream)[0];
-        every.push_back({room_->read(step.ended_tokens + at * step.room, length, stream),
-                         room_->read(step.ended_scores + at, 1, stream)[0],
-                         room_->read(step.ended_logs + at * step.room, length, stream)});
-    }
-    return every;
+    return room_->found(source, 1, settings_.num_return_sequences, stream)[0];
+}
+
+std::vector<std::vector<Hypothesis>> Beams::found(Stream stream) {
+    check_logits(stream);
+    return room_->found(0, room_->step.sources, settings_.num_return_sequences, stream);
 }
 
 }  // namespace headway::cuda

@@ -520,7 +520,7 @@ template <class T>
 __global__ void __launch_bounds__(threads) advance_kernel(BeamStep step, const T* logits) {
     AdvanceRoom& room = shared<AdvanceRoom>();
     const Source source(step, blockIdx.x);
-    if (*step.wrong_row != no_row) return;
+    if (*step.wrong_row != no_wrong_row) return;
     if (step.done[source.number]) {
         if (threadIdx.x < step.beams) {
             step.tokens[source.first + threadIdx.x] = 0;

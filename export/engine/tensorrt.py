@@ -2,7 +2,7 @@
 
 What it takes was tried with the parser and builder of TensorRT-RTX 1.7. Its Attention exists in 16 bits, for heads
 of 16 to 256 numbers, the same in keys and values, without softcap and caches, and with a mask or causal but not both; a mask of bools is added to the scores where it would fail in bf16.
-Any other becomes products and a softmax, as the standard says (onnx.ai/onnx/operators/onnx__Attention.html), but that
+Any other, and all of a decoder's, become products and a softmax, as the standard says (onnx.ai/onnx/operators/onnx__Attention.html), but that
 a token which may look at nothing gets the mean of all values.
 """
 
@@ -30,6 +30,8 @@ SYMMETRIC = (ir.DataType.INT8, ir.DataType.INT4, ir.DataType.FLOAT8E4M3FN)
 ABSENT = ("MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "DynamicQuantizeLinear")
 """ops on integers; TensorRT reads them off Q and DQ around the ops on floats"""
 STANDARD = ("", "ai.onnx")
+WRITTEN = "written"
+"""the input that tells a decoder's step from other graphs"""
 MASK, PAST_KEY, PAST_VALUE, LENGTHS = 3, 4, 5, 6
 INPUTS = {"attn_mask": MASK, "past_key": PAST_KEY, "past_value": PAST_VALUE, "nonpad_kv_seqlen": LENGTHS}
 """places of Attention's optional inputs"""
@@ -41,8 +43,11 @@ def rewrite(model: ir.Model) -> ir.Model:
     if any(value.dtype is None or value.shape is None for node in nodes for value in _computed(node)):
         ShapeInferencePass()(model)
     added: dict[ir.Value, ir.Value] = {}
+    steps = any(
+        value.name == WRITTEN for value in model.graph.inputs
+    )  # no kernel takes one query in each row
     for node in nodes:
-        if not _has_kernel(node) and _can_decompose(node):
+        if (steps or not _has_kernel(node)) and _can_decompose(node):
             _Decomposition(model, node).write()
         elif _computed(node)[0].dtype == ir.DataType.BFLOAT16:
             _add_mask(model, node, added)

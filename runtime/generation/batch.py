@@ -10,8 +10,8 @@ import numpy as np
 from headway.core.errors import InputError, UnavailableError, UsageError
 from headway.core.generation import Hypothesis
 from headway.core.search import Search
+from headway.runtime.generation.base import Decoding, Floats, Writer
 from headway.runtime.generation.choices import Choices
-from headway.runtime.generation.engine import Decoding, Engine, Floats
 from headway.runtime.generation.lexicon import Lexicon
 
 
@@ -21,7 +21,7 @@ class Batch:
     What becomes of a sentence does not depend on which others are under way.
     """
 
-    def __init__(self, engine: Engine, lexicon: Lexicon | None = None) -> None:
+    def __init__(self, engine: Writer, lexicon: Lexicon | None = None) -> None:
         """`lexicon`: of the model's tokenizer, for settings that are about texts."""
         self._engine, self._choices = engine, Choices(engine.vocabulary, lexicon)
         self._decoding: Decoding | None = None
@@ -112,7 +112,7 @@ class Batch:
 
 
 def prompts(
-    engine: Engine, sources: Sequence[Sequence[int]], settings: Search
+    engine: Writer, sources: Sequence[Sequence[int]], settings: Search
 ) -> list[tuple[Sequence[int], int]]:
     """What the decoder begins each source with, and how many tokens it may come to."""
     settings.check(engine.vocabulary)

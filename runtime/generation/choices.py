@@ -11,7 +11,7 @@ from headway.core.errors import UsageError
 from headway.core.generation import Hypothesis
 from headway.core.search import Search
 from headway.cpp_ext import Searcher
-from headway.runtime.generation.engine import Floats, Ints
+from headway.runtime.generation.base import Floats, Ints
 from headway.runtime.generation.form import WORD, Bits, Draft, Form, bits_of
 from headway.runtime.generation.lexicon import Lexicon
 

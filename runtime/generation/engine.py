@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -12,18 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headway.core.errors import BundleError, UnavailableError
+from headway.core.manifest import Bundle
+from headway.core.search import Search
 from headway.cpp_ext import follow
+from headway.runtime.generation.base import Floats, Found, Ints, Tokens
 from headway.runtime.generation.sources import NOTHING, Read, Sources
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
 
 ROOM = 64
 """columns by which caches grow"""
 SOURCES = "sources"
 """the decoder's name of a dimension that is as large as there are sources, and not as rows"""
+HALVES = ("tensor(float16)", "tensor(bfloat16)")
+"""ONNX Runtime's names of types that caches have on a GPU"""
 LENGTH = {2: 1, 4: 2}
 """where the length of sources is, in their mask (B, L) and in their keys and values (B, heads, L, head size)"""
+
+
+def open_writer(
+    folder: Path, declared: Bundle, graphs: Mapping[str, Path], device: str, threads: int, kept: int
+) -> Engine:
+    """Open verified graphs, by role."""
+    return Engine(graphs, threads, declared.longest, kept)
 
 
 class Engine:
@@ -38,7 +47,7 @@ class Engine:
             longest: tokens that the decoder has positions for, if they are limited.
             kept: sources, or prompts, whose keys and values are kept, those last used.
         Raises:
-            UnavailableError: ONNX Runtime is not installed.
+            UnavailableError: ONNX Runtime is not installed, or the caches are made for a GPU.
             BundleError: a graph cannot be opened.
         """
         self.longest, self.threads, self._graphs = longest, threads, graphs
@@ -50,6 +59,10 @@ class Engine:
         if "written" not in shapes:
             problem = "its caches are not written in place, as this version does it; export it again"
             raise BundleError(graphs["decoder"].parent.parent, f"{graphs['decoder'].name}: {problem}")
+        held = [t for t in _tensors(self.decoder) if t.name.startswith(("past.", "present."))]
+        if any(tensor.type in HALVES or tensor.shape[2] != "room" for tensor in held):
+            name = f"{graphs['decoder'].parent.name}, whose caches are made for a GPU, on a processor"
+            raise UnavailableError(name, "choose another --precision, or export with --target cpu")
         self.caches = {name: shape for name, shape in shapes.items() if name.startswith("past.")}
         self.with_positions = "position_ids" in shapes
         self.own_mask = "decoder_attention_mask" if self.with_encoder else "attention_mask"
@@ -119,6 +132,25 @@ class Engine:
         names = [tensor.name for tensor in self._encoder.get_outputs()]
         values = self._encoder.run(names, {"input_ids": ids, "attention_mask": mask})
         return dict(zip(names, values, strict=True)) | {"attention_mask": mask}
+
+    def search(
+        self, sources: Sequence[Tokens], settings: Search, begun: Sequence[tuple[Tokens, int]]
+    ) -> list[list[Found]] | None:
+        """None: the processor chooses."""
+        return None
+
+    def before(self, sources: Sequence[Tokens], targets: Sequence[Tokens], start: int) -> Iterator[Floats]:
+        """Logits (B, some, V) before the tokens of targets, given their sources, each valid until the next."""
+        decoding, first = self.begin(sources, start)
+        yield first[:, None]
+        longest = max(map(len, targets))
+        ids = np.zeros(
+            (len(targets), longest - 1), np.int64
+        )  # what comes after a target changes nothing in it
+        for row, target in zip(ids, targets, strict=True):
+            row[: len(target) - 1] = target[:-1]
+        if longest > 1:
+            yield decoding.read(ids, np.arange(longest - 1))
 
     def logits(self, texts: Sequence[Sequence[int]]) -> list[Floats]:
         """What a decoder alone expects after each token of each text: its logits (T, V)."""
@@ -276,6 +308,10 @@ class Decoding:
         bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         self._bound[name] = array
         return array
+
+
+def _tensors(session: Any) -> list[Any]:
+    return [*session.get_inputs(), *session.get_outputs()]
 
 
 def _stacked(parts: Sequence[NDArray[Any]], axis: int, front: bool = False) -> NDArray[Any]:

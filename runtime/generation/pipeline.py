@@ -18,8 +18,8 @@ from headway.core.search import Search
 from headway.core.tasks import Example, Spec, Task, encode, text_generation
 from headway.core.tasks import Result as AnyResult
 from headway.runtime.generation import windows
+from headway.runtime.generation.base import Writer
 from headway.runtime.generation.batch import Batch
-from headway.runtime.generation.engine import Engine
 from headway.runtime.generation.lexicon import Lexicon
 from headway.runtime.generation.search import log_probabilities, score, search
 from headway.runtime.generation.texts import Texts
@@ -46,7 +46,7 @@ class GenerationPipeline(Pipeline):
         task: Task,
         spec: Spec,
         tokenizer: Any,
-        engine: Engine,
+        engine: Writer,
         batch_tokens: int = BATCH_TOKENS,
         following: Following | None = None,
     ) -> None:

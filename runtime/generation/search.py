@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from headway.core.generation import Hypothesis
 from headway.core.search import Search
+from headway.runtime.generation.base import Floats, Found, Ints, Writer
 from headway.runtime.generation.batch import Batch, prompts
-from headway.runtime.generation.engine import Engine, Floats, Ints
 from headway.runtime.generation.lexicon import Lexicon
 
 MANY = 2
@@ -19,7 +19,7 @@ MANY = 2
 
 
 def search(
-    engine: Engine,
+    engine: Writer,
     sources: Sequence[Sequence[int]],
     settings: Search,
     decode: Callable[[list[int]], str],
@@ -38,7 +38,9 @@ def search(
         UnavailableError: a form is asked for, and llguidance is not there.
         InputError: a source without tokens, or a prompt that leaves no room.
     """
-    prompts(engine, sources, settings)
+    begun = prompts(engine, sources, settings)
+    if begun and (whole := engine.search(sources, settings, begun)) is not None:
+        return [[_hypothesis(one, decode) for one in every] for every in whole]
     stopped = Event()
 
     def write(part: Sequence[int]) -> list[list[Hypothesis]]:
@@ -62,8 +64,13 @@ def search(
     return found
 
 
+def _hypothesis(found: Found, decode: Callable[[list[int]], str]) -> Hypothesis:
+    tokens, score, logs = found
+    return Hypothesis(decode(tokens), score, tokens, logs)
+
+
 def score(
-    engine: Engine, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], start: int
+    engine: Writer, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], start: int
 ) -> list[list[float]]:
     """Log probability of each token of a target, given its source and the target's tokens before it.
 
@@ -72,18 +79,15 @@ def score(
         targets: tokens of each, at least one.
         start: the token that a decoder behind an encoder begins with.
     """
-    decoding, first = engine.begin(sources, start)
-    longest = max(map(len, targets))
-    ids = np.zeros((len(targets), longest), np.int64)
+    ids = np.zeros((len(targets), max(map(len, targets))), np.int64)
     for row, target in zip(ids, targets, strict=True):
         row[: len(target)] = target
     found = np.empty(ids.shape)
-    found[:, 0] = log_probabilities(first, ids[:, 0])
-    if longest > 1:
-        rest = decoding.read(
-            ids[:, :-1], np.arange(longest - 1)
-        )  # what comes after a target changes nothing in it
-        found[:, 1:] = log_probabilities(rest, ids[:, 1:])
+    at = 0
+    for logits in engine.before(sources, targets, start):
+        columns = slice(at, at + logits.shape[1])
+        found[:, columns] = log_probabilities(logits, ids[:, columns])
+        at = columns.stop
     return [row[: len(target)].tolist() for row, target in zip(found, targets, strict=True)]
 
 

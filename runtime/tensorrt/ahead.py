@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from headway.core.errors import UnavailableError, UsageError
+from headway.core.errors import UsageError
 from headway.core.manifest import Bundle
 from headway.runtime.tensorrt import order as orders
 from headway.runtime.tensorrt.key import Options, Target
@@ -14,16 +14,17 @@ from headway.runtime.tensorrt.library import Library
 
 TARGET = "tensorrt"
 """of the variants whose graphs are made for it"""
-ROLE = "model"
+ROLES = ("model", "encoder", "decoder")
+"""of the graphs that have engines"""
 
 
 class Made(NamedTuple):
-    """An engine of a bundle."""
+    """The engine of a variant, or those of a variant that writes."""
 
     variant: str
     target: Target
     built: bool
-    """False: it was there"""
+    """False: it was there, or all were"""
 
     @property
     def capability(self) -> str:
@@ -49,12 +50,10 @@ def build_engines(
     Raises:
         UsageError: an unknown variant, or none that was exported for TensorRT.
         BundleError: the bundle is damaged.
-        UnavailableError: the library does not take a graph, or a model that writes, for which there are no engines yet.
+        UnavailableError: the library does not take a graph.
         OutputError: there is nowhere to put an engine.
     """
     declared = Bundle.read(folder)
-    if ROLE not in declared.graphs:
-        raise UnavailableError("a TensorRT engine of a model that writes", "use --device cpu")
     meant = [name for name, variant in declared.variants.items() if variant.target == TARGET]
     for name in precisions or ():
         if name not in declared.variants:
@@ -64,9 +63,12 @@ def build_engines(
     if not (chosen := list(precisions or meant)):
         raise UsageError("--precision", f"{folder} has no variants for it: export with --target tensorrt")
     for name in chosen:
-        graph = declared.variants[name].graphs[ROLE]
-        beside = [file for file in declared.files if file.startswith(f"{graph}.")]
-        declared.verify(folder, [graph, *beside])
+        graphs = [declared.variants[name].graphs[role] for role in ROLES if role in declared.graphs]
+        beside = [file for file in declared.files if file.startswith(tuple(f"{graph}." for graph in graphs))]
+        declared.verify(folder, [*graphs, *beside])
         for target in targets:
-            wanted = orders.order(folder, declared, graph, library, target, options, index)
-            yield Made(name, target, orders.make(wanted, library, again))
+            wanted = [
+                orders.order(folder, declared, graph, library, target, options, index) for graph in graphs
+            ]
+            built = [orders.make(each, library, again) for each in wanted]
+            yield Made(name, target, any(built))

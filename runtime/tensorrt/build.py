@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from headway.core.errors import BundleError, UnavailableError
 from headway.runtime.shapes import Profile
+from headway.runtime.tensorrt import ranges as ranges_of
 from headway.runtime.tensorrt.key import Options
 from headway.runtime.tensorrt.library import Library
 
@@ -32,11 +34,13 @@ class Parsed(NamedTuple):
     network: Any
 
 
-def parse(library: Library, graph: Path) -> Parsed:
+def parse(library: Library, graph: Path, ranges: Sequence[ranges_of.Profile] = ()) -> Parsed:
     """Read a verified graph.
 
+    Args:
+        ranges: of a model that writes, as the options have them.
     Raises:
-        BundleError: the file is no graph with inputs of (rows, tokens).
+        BundleError: the file is no graph with inputs of (rows, tokens), or with those that have ranges.
         UnavailableError: the library does not take the graph. The message names nodes.
     """
     trt, log = library.module, library.logger()
@@ -53,8 +57,12 @@ def parse(library: Library, graph: Path) -> Parsed:
             f"{_told(reasons)} of {_named(graph)}, in {library.name} {library.version},",
             "export with --target tensorrt, or choose another --precision or --backend",
         )
-    shapes = [tuple(network.get_input(i).shape) for i in range(network.num_inputs)]
-    if not network.num_outputs or not shapes or any(len(shape) != 2 for shape in shapes):
+    inputs = [network.get_input(i) for i in range(network.num_inputs)]
+    ranks = {given.name: len(tuple(given.shape)) for given in inputs}
+    for profile in ranges:
+        if {name: len(least) for name, (least, _, _) in profile.items()} != ranks:
+            raise BundleError(graph.parent.parent, f"{_named(graph)} has other inputs than are declared")
+    if not network.num_outputs or not ranks or (not ranges and any(rank != 2 for rank in ranks.values())):
         raise BundleError(graph.parent.parent, f"{_named(graph)} has not inputs of rows and tokens alone")
     return Parsed(library, graph, log, builder, network)
 
@@ -70,8 +78,8 @@ def build(parsed: Parsed, options: Options, capability: tuple[int, int], timings
     """
     library, graph, log, builder, network = parsed
     trt, config = library.module, builder.create_builder_config()
-    for profile in options.shapes.profiles:
-        config.add_optimization_profile(_profile(builder, network, profile))
+    for ranges in options.ranges or [_square(network, profile) for profile in options.shapes.profiles]:
+        config.add_optimization_profile(_profile(builder, ranges))
     config.clear_flag(trt.BuilderFlag.TF32)  # it would round fp32 to 10 bits
     for flag in _flags(trt, options):
         config.set_flag(flag)
@@ -102,10 +110,16 @@ def combined(library: Library, ours: bytes, theirs: bytes) -> bytes:
     return bytes(whole.serialize())
 
 
-def _profile(builder: Any, network: Any, shapes: Profile) -> Any:
+def _square(network: Any, shapes: Profile) -> ranges_of.Profile:
+    """The same for every input."""
+    least, most = list(shapes.least), list(shapes.most)
+    return {network.get_input(i).name: (least, most, most) for i in range(network.num_inputs)}
+
+
+def _profile(builder: Any, ranges: ranges_of.Profile) -> Any:
     made = builder.create_optimization_profile()
-    for i in range(network.num_inputs):
-        made.set_shape(network.get_input(i).name, shapes.least, shapes.most, shapes.most)
+    for name, (least, usual, most) in ranges.items():
+        made.set_shape(name, tuple(least), tuple(usual), tuple(most))
     return made
 
 

@@ -12,6 +12,7 @@ from headway.core.manifest import Bundle
 from headway.runtime.cuda import Device
 from headway.runtime.shapes import Shapes
 from headway.runtime.tensorrt.library import Library
+from headway.runtime.tensorrt.ranges import Profile
 
 FORMAT = 1
 """of the folders that engines lie in, and of the way in which they are built"""
@@ -21,6 +22,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """How to build an engine. Any that fits serves, however it was built."""
 
     shapes: Shapes
+    ranges: list[Profile] = []
+    """of a model that writes: profiles, by the inputs' names; none: those of `shapes`"""
     version_compatible: bool = False
     """the engine also runs on later TensorRTs of the same major version; it carries a runtime of its own"""
     strip: bool = False

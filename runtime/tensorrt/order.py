@@ -19,6 +19,7 @@ from headway.core.manifest import Bundle
 from headway.runtime.cuda import Device
 from headway.runtime.shapes import Shapes
 from headway.runtime.tensorrt import build as builder
+from headway.runtime.tensorrt import ranges
 from headway.runtime.tensorrt.key import Key, Options, Target, sha256_of_graph
 from headway.runtime.tensorrt.library import Library, open_library
 from headway.runtime.tensorrt.store import Engine, Store, folders
@@ -58,21 +59,27 @@ def order(
     index: int = 0,
 ) -> Order:
     """An order of an engine for a bundle's graph, by default with the options' defaults."""
+    options = options or Options(shapes=Shapes(declared.max_length))
+    role = next((r for v in declared.variants.values() for r, file in v.graphs.items() if file == graph), "")
     return Order(
         graph=str(manifest.inside(bundle, graph).absolute()),
         sha256=sha256_of_graph(declared, bundle, graph),
         library=library.name,
         target=target,
-        options=options or Options(shapes=Shapes(declared.max_length)),
+        options=msgspec.structs.replace(options, ranges=ranges.profiles(declared, role)),
         places=[str(place.absolute()) for place in folders(bundle)],
         index=index,
     )
 
 
+def keys(wanted: Order, library: Library) -> list[Key]:
+    """Of all engines that serve an order."""
+    return [Key.of(wanted.sha256, library, wanted.target, compatible) for compatible in (False, True)]
+
+
 def find(wanted: Order, library: Library) -> Engine | None:
     """An engine for an order, with whatever options it was built."""
-    keys = [Key.of(wanted.sha256, library, wanted.target, compatible) for compatible in (False, True)]
-    return next((engine for key in keys if (engine := wanted.store.find(key)) is not None), None)
+    return next((e for key in keys(wanted, library) if (e := wanted.store.find(key)) is not None), None)
 
 
 def make(wanted: Order, library: Library, again: bool = False) -> bool:
@@ -89,7 +96,7 @@ def make(wanted: Order, library: Library, again: bool = False) -> bool:
             raise UnavailableError(f"an engine for {Path(wanted.graph).parent.name}", reason)
         store.forgive(key)
         try:
-            parsed = builder.parse(library, Path(wanted.graph))
+            parsed = builder.parse(library, Path(wanted.graph), wanted.options.ranges)
         except (BundleError, UnavailableError) as error:
             store.refuse(key, str(error))
             raise

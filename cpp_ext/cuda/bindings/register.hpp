@@ -7,6 +7,7 @@ namespace headway::cuda {
 
 void register_beams(nanobind::module_& module);
 void register_device(nanobind::module_& module);
+void register_follow(nanobind::module_& module);
 void register_pad(nanobind::module_& module);
 void register_pool(nanobind::module_& module);
 void register_quantize(nanobind::module_& module);

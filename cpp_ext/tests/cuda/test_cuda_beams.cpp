@@ -105,16 +105,28 @@ Found on_processor(const std::vector<BeamSource>& sources, const SearchSettings&
     return every;
 }
 
-Found on_gpu(const std::vector<BeamSource>& sources, const SearchSettings& settings,
-             std::int64_t vocabulary, bool ties, Type type) {
-    Beams beams(vocabulary, settings, sources);
+// recorded: by steps that keep no account, and flags in place of done().
+Found searched(Beams& beams, const std::vector<BeamSource>& sources, std::int64_t vocabulary,
+               bool ties, Type type, bool recorded) {
     std::vector<Tokens> rows;
     for (const BeamSource& source : sources) rows.push_back(source.prompt);
-    for (auto done = beams.done(nullptr); std::count(done.begin(), done.end(), false) > 0;
-         done = beams.done(nullptr)) {
-        CHECK(beams.rows() == std::ssize(rows));
+    const auto all_done = [&] {
+        const auto done = beams.done(nullptr);
+        std::vector<std::int32_t> flags(sources.size() + 1);
+        headway::cuda::copy(flags.data(), beams.flags(), flags.size() * sizeof(std::int32_t),
+                            nullptr);
+        CHECK(std::equal(done.begin(), done.end(), flags.begin()));
+        CHECK(flags.back() == headway::cuda::no_wrong_row);
+        return std::count(done.begin(), done.end(), false) == 0;
+    };
+    for (bool first = true; !all_done(); first = false) {
         Numbers logits(logits_of(rows, vocabulary, ties), type, 1);
-        beams.step(logits.data(), type, std::ssize(rows), vocabulary, nullptr);
+        if (recorded) {
+            beams.record(logits.data(), type, first, nullptr);
+        } else {
+            CHECK(beams.rows() == std::ssize(rows));
+            beams.step(logits.data(), type, std::ssize(rows), vocabulary, nullptr);
+        }
         std::vector<std::int64_t> tokens(beams.every_row()), parents(beams.every_row());
         const std::size_t bytes = tokens.size() * sizeof(std::int64_t);
         headway::cuda::copy(tokens.data(), beams.tokens(), bytes, nullptr);
@@ -126,9 +138,19 @@ Found on_gpu(const std::vector<BeamSource>& sources, const SearchSettings& setti
         }
         rows = next;
     }
-    Found every;
-    for (std::int64_t b = 0; b < std::ssize(sources); ++b) every.push_back(beams.found(b, nullptr));
+    const Found every = beams.found(nullptr);
+    for (std::int64_t b = 0; b < std::ssize(sources); ++b) {
+        const auto own = beams.found(b, nullptr);
+        CHECK(std::ranges::equal(own, every[b], {}, &headway::Hypothesis::tokens,
+                                 &headway::Hypothesis::tokens));
+    }
     return every;
+}
+
+Found on_gpu(const std::vector<BeamSource>& sources, const SearchSettings& settings,
+             std::int64_t vocabulary, bool ties, Type type) {
+    Beams beams(vocabulary, settings, sources);
+    return searched(beams, sources, vocabulary, ties, type, false);
 }
 
 // Also -inf, of a token that may not come.
@@ -203,6 +225,23 @@ void check_errors() {
     CHECK_REFUSES(beams.step(nullptr, Type::f32, 2, 9, nullptr), "logits are (2, 9), not (1, 9)");
     CHECK_REFUSES(beams.found(1, nullptr), "there is no source 1 among 1");
     CHECK(beams.found(0, nullptr).empty());
+    CHECK_REFUSES((beams.begin({}, nullptr), 0), "there are 0 sources, not 1");
+    CHECK_REFUSES((beams.begin({{{1}, {}, 5, 0}}, nullptr), 0), "room for 4 tokens, not for 5");
+    CHECK_REFUSES((beams.begin({{{1}, {2}, 4, 0}}, nullptr), 0), "room for 0 tokens of sources");
+    CHECK_REFUSES((beams.begin({{{}, {}, 4, 0}}, nullptr), 0), "the prompt has no tokens");
+}
+
+// One object for search after search, of sources that are longer and shorter than the first ones.
+void check_begun_again(std::int64_t vocabulary, std::int64_t beams) {
+    const SearchSettings settings = random_settings(vocabulary, beams);
+    const auto first = random_sources(2, vocabulary);
+    Beams kept(vocabulary, settings, first, {10, 5});
+    for (int i = 0; i < 3; ++i) {
+        const auto sources = i == 0 ? first : random_sources(2, vocabulary);
+        if (i > 0) kept.begin(sources, nullptr);
+        check_same(searched(kept, sources, vocabulary, i == 1, Type::f32, i == 2),
+                   on_processor(sources, settings, vocabulary, i == 1));
+    }
 }
 
 }  // namespace
@@ -216,6 +255,7 @@ int main() {
         check_search(9001, 1, 2, false);
         for (const bool at_first : {true, false})
             for (const float wrong : {nan_value, infinity}) check_wrong_logits(at_first, wrong);
+        for (const std::int64_t beams : {1, 3}) check_begun_again(random_int(8, 40), beams);
         check_errors();
     });
 }
