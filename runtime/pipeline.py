@@ -135,7 +135,7 @@ class EncoderPipeline(Pipeline):
         with self._tokenizing:
             return self._encoder_task.rows(examples, self._tokenizer, self.spec)
 
-    def run_device(self, inputs: Mapping[str, object] | Sequence[Input]) -> dict[str, DeviceArray]:
+    def run_device(self, inputs: Mapping[str, object] | str | Sequence[Input]) -> dict[str, DeviceArray]:
         """What the model says, in arrays that stay on its GPU, by the graph's names.
 
         Args:
@@ -159,7 +159,8 @@ class EncoderPipeline(Pipeline):
         if isinstance(inputs, Mapping):
             given = inputs
         else:
-            given = Ragged.of(self._rows([tasks.read_input(self.task, g, i) for i, g in enumerate(inputs)]))
+            every = [inputs] if isinstance(inputs, str) else inputs
+            given = Ragged.of(self._rows([tasks.read_input(self.task, g, i) for i, g in enumerate(every)]))
         found: dict[str, DeviceArray] = run(given)
         return found
 

@@ -107,6 +107,7 @@ def test_texts_whose_vectors_stay(driver: Driver, made: Made) -> None:
     (array,) = pipe.run_device(given).values()
     expected = np.array([result.embedding for result in pipe(given)])
     np.testing.assert_allclose(array.numpy(), expected, rtol=0, atol=PRECISION["fp32"].worst)
+    assert [len(a.numpy()) for a in pipe.run_device("a text").values()] == [1]
     with pytest.raises(InputError, match="^input 1: "):
         pipe.run_device(["a text", 3])
     with pytest.raises(UsageError, match="^inputs: are none"):
