@@ -137,6 +137,12 @@ def test_every_encoder(
         builds(rtx, written(made, precision, tmp_path / "graphs"), precision, capabilities)
 
 
+def test_weights_that_layers_share(rtx: Library, tmp_path: Path) -> None:
+    made = encoder("albert", "single", tmp_path)
+    for precision in ("int8-weights", "int4-weights"):
+        builds(rtx, written(made, precision, tmp_path / "graphs"), precision, [(8, 0)])
+
+
 # what it does not take
 
 

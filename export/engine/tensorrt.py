@@ -51,8 +51,27 @@ def rewrite(model: ir.Model) -> ir.Model:
             _Decomposition(model, node).write()
         elif _computed(node)[0].dtype == ir.DataType.BFLOAT16:
             _add_mask(model, node, added)
+    if not any(node.op_type == "QuantizeLinear" for node in model.graph):
+        _part_weights(model)
     Writer(model).drop_unused_constants()
     return model
+
+
+def _part_weights(model: ir.Model) -> None:
+    """Give each layer quantized weights of its own, where layers share them.
+
+    TensorRT-RTX 1.7 joins the products for queries, keys and values, and fails at weights that several layers read.
+    """
+    read: set[ir.Value] = set()
+    for node in [node for node in model.graph if node.op_type == "DequantizeLinear"]:
+        levels = node.inputs[0]
+        assert levels is not None
+        if levels not in read:
+            read.add(levels)
+            continue
+        own = ir.val(f"{levels.name}.{node.name}", const_value=levels.const_value)
+        model.graph.register_initializer(own)
+        node.replace_input_with(0, own)
 
 
 def _add_mask(model: ir.Model, node: ir.Node, added: dict[ir.Value, ir.Value]) -> None:
