@@ -136,15 +136,19 @@ def positioned() -> bytes:
 
 
 @needs_openvino
-def test_a_bucket_beyond_the_models_positions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_bucket_beyond_the_models_positions(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "_longest", lambda folder: POSITIONS)
     graph = written(tmp_path, "fp32", positioned())
     texts = ragged(POSITIONS, POSITIONS - 1, 3, POSITIONS)
     assert openvino.bucket(POSITIONS, 8) > POSITIONS
     expected = alone(opened(onnxruntime, graph), texts)
-    for found, logits in zip(alone(opened(openvino, graph), texts), expected, strict=True):
+    for found, logits in zip(alone(opened(openvino, graph, threads), texts), expected, strict=True):
         np.testing.assert_array_equal(found, logits)
-    with pytest.raises(RuntimeError):
-        opened(openvino, graph).run([ragged(POSITIONS + 1)])
+    with pytest.raises(RuntimeError, match=f"^{POSITIONS + 1} tokens are more than the model's {POSITIONS}"):
+        opened(openvino, graph, threads).run([ragged(POSITIONS + 1)])
 
 
 @given(st.integers(1, 100_000), st.sampled_from(openvino.BUCKETS))

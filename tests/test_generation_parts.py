@@ -42,6 +42,7 @@ def test_after_an_error_nobody_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
         def step(self) -> list[int]:
             if not self.long:
                 raise RuntimeError("the engine failed")
+            time.sleep(0.01)  # so that the caller has a turn, even on one processor
             steps.append(super().step())
             return steps[-1]
 

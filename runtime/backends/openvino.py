@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headway.core.errors import BundleError, UnavailableError
-from headway.core.manifest import Graph
+from headway.core.manifest import NAME, Bundle, Graph
 from headway.cpp_ext import mask, pad
 from headway.runtime.backends.base import Outputs
 from headway.runtime.ragged import Ragged
@@ -53,7 +53,14 @@ def open_graph(
         openvino = _import()
     except ImportError as error:
         raise UnavailableError("openvino", "pip install 'headway[openvino]'") from error
-    return OpenVino(openvino, graph, declared, read, pad_id, threads, buckets or BUCKETS[0])
+    return OpenVino(
+        openvino, graph, declared, read, pad_id, threads, buckets or BUCKETS[0], _longest(graph.parent.parent)
+    )
+
+
+def _longest(folder: Path) -> int | None:
+    """Tokens that a bundle's model takes; none while it is still being made."""
+    return Bundle.read(folder).max_length if (folder / NAME).is_file() else None
 
 
 def _import() -> Any:
@@ -82,15 +89,19 @@ class OpenVino:
         pad_id: int,
         threads: int,
         buckets: int,
+        longest: int | None,
     ) -> None:
+        """`longest`: tokens that the model has positions for; none: it is not known, and nothing is padded to more.
+
+        Never more go in: on one thread OpenVINO then raises nothing, and gives what it gave before.
+        """
         self._core, self._threads, self._pad_id = openvino.Core(), threads, pad_id
-        self._buckets = buckets
+        self._buckets, self._longest = buckets, longest
         self._model = _read(self._core, graph)
         self._hint = _hint(self._model, self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         self._inputs = [tensor.name for tensor in declared.inputs]
         self._outputs = list(read)
         self._of_tokens = {tensor.name for tensor in declared.outputs if "length" in tensor.shape}
-        self._too_long = sys.maxsize  # tokens, of the shortest bucket that the model has no positions for
         self._all_threads = self._compiled(streams=1)
 
     def run(self, batches: Sequence[Ragged]) -> list[Outputs]:
@@ -100,17 +111,10 @@ class OpenVino:
 
     def _run_one(self, requests: Requests, batch: Ragged) -> Outputs:
         longest = int(batch.lengths.max())
-        padded = bucket(longest, self._buckets)
-        if longest < padded < self._too_long:
-            try:
-                return self._padded_to(padded, requests, batch)
-            except (
-                RuntimeError
-            ):  # OpenVINO's only exception; without padding it will tell if it is another matter
-                self._too_long = padded
-        return self._padded_to(longest, requests, batch)
-
-    def _padded_to(self, length: int, requests: Requests, batch: Ragged) -> Outputs:
+        most = longest if self._longest is None else self._longest
+        if longest > most:
+            raise RuntimeError(f"{longest} tokens are more than the model's {most}")
+        length = min(bucket(longest, self._buckets), most)
         given = {
             "input_ids": lambda: pad(batch.ids, batch.offsets, length, self._pad_id),
             "attention_mask": lambda: mask(batch.offsets, length),
@@ -118,7 +122,6 @@ class OpenVino:
         }
         # np.int64 is one of two types that are the same 64 bits, and the only one of them that OpenVINO knows
         values = requests.run({name: given[name]().view(np.int64) for name in self._inputs}, self._outputs)
-        longest = int(batch.lengths.max())
         return {n: v[:, :longest] if n in self._of_tokens else v for n, v in values.items()}
 
     @cached_property
