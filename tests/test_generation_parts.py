@@ -1,5 +1,6 @@
 """Many sources on several threads: each is what it is on one, in its place."""
 
+import time
 from typing import Any
 
 import pytest
