@@ -152,12 +152,15 @@ class OnnxRuntimeLane(Lane[Any]):
         return binding
 
     def execute(self, context: Any) -> None:
-        try:
-            self._session.run_with_iobinding(context, self._options)
-        except Exception as error:  # the library's exceptions have no common base
-            raise UnavailableError(
-                f"ONNX Runtime's answer on the GPU ({error})", "ask headway doctor"
-            ) from error
+        run(self._session, context, self._options)
+
+
+def run(session: Any, binding: Any, options: Any) -> None:
+    """Give the session's stream what is bound. Raises UnavailableError."""
+    try:
+        session.run_with_iobinding(binding, options)
+    except Exception as error:  # the library's exceptions have no common base
+        raise UnavailableError(f"ONNX Runtime's answer on the GPU ({error})", "ask headway doctor") from error
 
 
 def _session(onnxruntime: Any, graph: Path, gpu: Device, stream: Stream) -> Any:

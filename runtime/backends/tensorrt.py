@@ -122,23 +122,29 @@ class TensorRt(Lanes):
         log = library.logger()
         gpu.use()
         self._runtime = library.module.Runtime(log)
-        opened = _deserialized(library, self._runtime, engine, graph)
+        opened = deserialized(library, self._runtime, engine, graph)
         if opened is None:
             raise _RefusedPlanError(
                 f"an engine of {graph.parent.name} that {library.name} opens ({'; '.join(log.errors[:2])})",
                 f"build it again with `headway engines {graph.parent.parent} --again`",
             )
-        names = {opened.get_tensor_name(i) for i in range(opened.num_io_tensors)}
-        said = {tensor.name for tensor in (*declared.inputs, *declared.outputs)}
-        if names != said:
-            wanted = f"has {', '.join(sorted(names))}, not {', '.join(sorted(said))} as declared"
-            raise BundleError(graph.parent.parent, f"{graph.name} {wanted}")
+        named(opened, graph, declared)
         on_gpu = Opened(library, gpu, opened)
         tensors = Tensors(declared, on_gpu.dtype, tuple(read), Padded(engine.options.shapes, pad_id))
         super().__init__(tensors, [TensorRtLane(on_gpu, tensors) for _ in range(LANES)])
 
 
-def _deserialized(library: Library, runtime: Any, engine: Engine, graph: Path) -> Any:
+def named(opened: Any, graph: Path, declared: Graph) -> set[str]:
+    """Names of an engine's inputs and outputs. Raises BundleError if they are not as declared."""
+    names = {opened.get_tensor_name(i) for i in range(opened.num_io_tensors)}
+    said = {tensor.name for tensor in (*declared.inputs, *declared.outputs)}
+    if names != said:
+        wanted = f"has {', '.join(sorted(names))}, not {', '.join(sorted(said))} as declared"
+        raise BundleError(graph.parent.parent, f"{graph.name} {wanted}")
+    return names
+
+
+def deserialized(library: Library, runtime: Any, engine: Engine, graph: Path) -> Any:
     """TensorRT's engine, with its weights; None if the library does not take it."""
     trt, options = library.module, engine.options
     runtime.engine_host_code_allowed = options.version_compatible  # the runtime that such a plan carries

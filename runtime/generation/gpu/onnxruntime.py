@@ -73,9 +73,4 @@ class OnnxRuntimeGraph:
         return binding
 
     def execute(self, context: Any) -> None:
-        try:
-            self._session.run_with_iobinding(context, self._options)
-        except Exception as error:  # the library's exceptions have no common base
-            raise UnavailableError(
-                f"ONNX Runtime's answer on the GPU ({error})", "ask headway doctor"
-            ) from error
+        onnxruntime_cuda.run(self._session, context, self._options)

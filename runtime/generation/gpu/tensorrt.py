@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from headway.core.errors import BundleError, UnavailableError
+from headway.core.errors import UnavailableError
 from headway.core.manifest import Bundle, Graph
 from headway.core.search import Search
 from headway.runtime.backends import tensorrt as backend
@@ -89,17 +89,13 @@ class TensorRtGraph:
         self, library: Library, place: Place, runtime: Any, engine: Engine, graph: Path, declared: Graph
     ) -> None:
         place.device.use()
-        made = backend._deserialized(library, runtime, engine, graph)
+        made = backend.deserialized(library, runtime, engine, graph)
         if made is None:
             raise UnavailableError(
                 f"an engine of {graph.parent.name}/{graph.name} that {library.name} opens",
                 f"build it again with `headway engines {graph.parent.parent} --again`",
             )
-        names = {made.get_tensor_name(i) for i in range(made.num_io_tensors)}
-        said = {tensor.name for tensor in (*declared.inputs, *declared.outputs)}
-        if names != said:
-            wanted = f"has {', '.join(sorted(names))}, not {', '.join(sorted(said))} as declared"
-            raise BundleError(graph.parent.parent, f"{graph.name} {wanted}")
+        names = backend.named(made, graph, declared)
         self._opened, self._place = Opened(library, place.device, made), place
         self._name, self._ranges = f"{graph.parent.name}/{graph.name}", engine.options.ranges
         self._runtime = runtime  # as long as its engines
