@@ -13,7 +13,7 @@ import msgspec
 from headway.core import files, tasks
 from headway.core.errors import BundleError, CheckpointError, UsageError
 from headway.core.search import Search
-from headway.core.tasks import EncoderTask
+from headway.core.tasks import EncoderTask, Side
 
 NAME = "headway.json"
 CHECKPOINT_FORMAT = "headway-checkpoint-1"
@@ -117,6 +117,8 @@ class Bundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     labels: list[str]
     max_length: Count
     """tokens, special ones included"""
+    truncation_side: Side = "right"
+    """where a longer text loses tokens, where the task does not read it in windows"""
     pad_id: Id
     settings: dict[str, Any] = {}
     """what the task needs to know beyond labels: its `Settings`"""

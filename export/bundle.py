@@ -163,6 +163,7 @@ def _draft(opened: Opened, trimmed: Trimmed | None, out: Path) -> Bundle:
         task=opened.manifest.task,
         labels=opened.manifest.labels,
         max_length=opened.manifest.max_length,
+        truncation_side=opened.spec.truncation_side,
         pad_id=opened.tokenizer.pad_token_id or 0,
         settings=msgspec.to_builtins(opened.spec.settings),
         graphs={},
@@ -178,7 +179,7 @@ def _check_tokenizer(opened: Opened, tokenizer: Any) -> None:
     """Raise GateError if the bundle's tokenizer splits a text otherwise than the model's own does."""
     texts, longest = encoders.shipped(), opened.spec.max_length
     own = opened.tokenizer(texts, truncation=True, max_length=longest)["input_ids"]
-    bundled = [e.ids for e in tasks.encode(tokenizer, texts, longest)]
+    bundled = [e.ids for e in tasks.encode(tokenizer, texts, longest, side=opened.spec.truncation_side)]
     other = sum(a != b for a, b in zip(own, bundled, strict=True))
     if other:
         raise GateError("parity", "tokenizer", "texts split into other tokens", other, 0)

@@ -124,6 +124,7 @@ class EncoderPipeline(Pipeline):
         if not examples:
             return []
         decoder = decoders.load(self.manifest.task)
+        examples = decoder.prepare(examples, self.spec, call)
         return decoder.decode(examples, self.outputs(examples), self.spec, call)
 
     def outputs(self, examples: Sequence[Example]) -> list[Output]:
@@ -167,7 +168,7 @@ class EncoderPipeline(Pipeline):
     def similarity(
         self, a: str | Sequence[str], b: str | Sequence[str], **settings: Any
     ) -> NDArray[np.float64]:
-        """Cosines of each text of one side with each of the other (A, B), by a bundle that embeds."""
+        """How alike each text of one side and each of the other are (A, B), by a bundle that embeds."""
         return sentence_embedding.similarity(self, a, b, **settings)
 
     def answers(self, rows: Sequence[Row]) -> list[NDArray[np.float32]]:

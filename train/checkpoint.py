@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,16 +11,18 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from headway.core import tasks
 from headway.core.errors import CheckpointError, HeadwayError
 from headway.core.manifest import Checkpoint
 from headway.core.progress import Progress, silent
-from headway.core.tasks import Example, Result, Row, Spec
+from headway.core.tasks import Example, Result, Row, Side, Spec
 from headway.train import encoder, foreign
 from headway.train.options import TrainOptions
 from headway.train.quiet import quiet
+from headway.train.sentence_transformers_config import read_transformer, transformer_folder
 from headway.train.tasks import base
 
 VOCABULARIES = (
@@ -40,10 +42,13 @@ class Opened:
     """A checkpoint in memory."""
 
     folder: Path
+    """where its Transformers files lie"""
     manifest: Checkpoint
     spec: Spec
     model: Any
     tokenizer: PreTrainedTokenizerBase
+    foreign: Path | None = None
+    """the folder that was asked for, of a model that headway did not train"""
 
 
 def open_checkpoint(folder: Path) -> Opened:
@@ -53,7 +58,8 @@ def open_checkpoint(folder: Path) -> Opened:
 
 def open_foreign(folder: Path, task: str, examples: Sequence[Example]) -> Opened:
     """Open a model that headway did not train, for a task; labelled examples tell more of it. Raises CheckpointError."""
-    return _opened(folder, foreign.describe(folder, task, open_tokenizer(str(folder)), examples))
+    manifest = foreign.describe(folder, task, open_tokenizer(str(folder)), examples)
+    return replace(_opened(folder, manifest), foreign=folder)
 
 
 def _opened(folder: Path, manifest: Checkpoint) -> Opened:
@@ -62,12 +68,14 @@ def _opened(folder: Path, manifest: Checkpoint) -> Opened:
     except msgspec.ValidationError as error:
         raise CheckpointError(folder, f"its settings are malformed: {error}") from error
     tokenizer = open_tokenizer(str(folder))
+    spec = replace(spec, truncation_side=truncation_side(tokenizer))
     problem = tasks.unknown_token(tasks.load(manifest.task), spec.settings, tokenizer.backend_tokenizer)
     if problem is not None:
         raise CheckpointError(folder, problem)
     model = open_model(str(folder), manifest.task, spec, None)
+    refuse_missing_embeddings(str(folder), tokenizer, model)
     model.train(False)
-    return Opened(folder, manifest, spec, model, tokenizer)
+    return Opened(transformer_folder(folder), manifest, spec, model, tokenizer)
 
 
 def open_model(name: str, task: str, spec: Spec, options: TrainOptions | None) -> Any:
@@ -75,6 +83,8 @@ def open_model(name: str, task: str, spec: Spec, options: TrainOptions | None) -
 
     Raises CheckpointError.
     """
+    if Path(name).is_dir():
+        name = str(transformer_folder(Path(name)))
     try:
         with quiet():
             return base.load(task).open(name, spec, options)
@@ -86,18 +96,52 @@ def open_model(name: str, task: str, spec: Spec, options: TrainOptions | None) -
 
 def open_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The tokenizer that lies beside a model; it must be a fast one. Raises CheckpointError."""
+    folder, lower_case = name, False
     if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise CheckpointError(name, "there is no such folder")  # and no such name on the hub
-    if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in VOCABULARIES):
-        raise CheckpointError(name, "there is no tokenizer in it")  # transformers would make up an empty one
+    if Path(name).is_dir():
+        transformer = read_transformer(Path(name))
+        folder, lower_case = str(transformer.folder), transformer.do_lower_case
+        if not any((transformer.folder / file).is_file() for file in VOCABULARIES):
+            raise CheckpointError(
+                name, "there is no tokenizer in it"
+            )  # transformers would make up an empty one
     try:
         with quiet():
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=False
+            )
     except Exception as error:
         raise CheckpointError(name, f"the tokenizer cannot be opened: {_first_line(error)}") from error
     if not tokenizer.is_fast:
         raise CheckpointError(name, "its tokenizer has no tokenizer.json form, which the runtime needs")
+    if lower_case:
+        _lower_case(tokenizer.backend_tokenizer)
     return tokenizer
+
+
+def _lower_case(raw: Any) -> None:
+    """Let a `tokenizers.Tokenizer` lower-case texts first, as sentence-transformers' `do_lower_case` does."""
+    parts = list(raw.normalizer) if isinstance(raw.normalizer, normalizers.Sequence) else [raw.normalizer]
+    if not any(isinstance(part, normalizers.Lowercase) for part in parts):
+        raw.normalizer = normalizers.Sequence([normalizers.Lowercase(), *(p for p in parts if p is not None)])
+
+
+def truncation_side(tokenizer: PreTrainedTokenizerBase) -> Side:
+    """Where the tokenizer cuts a text that is too long."""
+    return "left" if tokenizer.truncation_side == "left" else "right"
+
+
+def refuse_missing_embeddings(name: str, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
+    """Raise CheckpointError for a token of the tokenizer that the model has no embedding for."""
+    embeddings = getattr(model, "body", model).get_input_embeddings().weight.shape[0]
+    token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if largest >= embeddings:
+        raise CheckpointError(
+            name,
+            f"its tokenizer has the token '{token}' of id {largest}, but the model has embeddings for {embeddings} "
+            "tokens: call resize_token_embeddings before saving it",
+        )
 
 
 def outputs(opened: Opened, rows: Sequence[Row]) -> dict[str, NDArray[np.float32]]:

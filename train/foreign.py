@@ -24,6 +24,7 @@ from headway.core.tasks import (
     text_ranking,
     token_classification,
 )
+from headway.train import sentence_transformers_config
 
 HEADS = {
     "ForSequenceClassification": "text-classification",
@@ -60,9 +61,18 @@ def located(name: Path) -> Path:
 
 def infer_task(folder: Path) -> str:
     """The task of a model, from its files. Raises CheckpointError if they do not tell."""
-    if (folder / "modules.json").is_file():
+    kind = sentence_transformers_config.model_type(folder)
+    if kind == "SentenceTransformer":
         return "sentence-embedding"
-    classes = _config(folder).architectures or ["nothing"]
+    if kind not in (None, "CrossEncoder"):
+        raise CheckpointError(
+            folder, f"its model_type is {kind}; headway has SentenceTransformer and CrossEncoder"
+        )
+    config = _config(sentence_transformers_config.transformer_folder(folder))
+    ranks = sentence_transformers_config.is_cross_encoder(folder, config) and _outputs(config) == 1
+    if ranks:
+        return "text-ranking"
+    classes = config.architectures or ["nothing"]
     for end, task in HEADS.items():
         if classes[0].endswith(end):
             return task
@@ -76,12 +86,16 @@ def describe(
 
     Raises CheckpointError.
     """
-    config = _config(folder)
+    transformer = sentence_transformers_config.read_transformer(folder)
+    config = _config(transformer.folder)
     settings, labels = SETTINGS[task](_Model(folder, config, tokenizer, examples))
+    if len(set(labels)) < len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise CheckpointError(folder, f"config.json gives several classes the label '{twice}'")
     return Checkpoint(
         task=task,
         labels=labels,
-        max_length=_max_length(folder, config, tokenizer),
+        max_length=_max_length(transformer.max_seq_length, config, tokenizer),
         model=folder.name,
         training_data={},
         options={},
@@ -98,18 +112,15 @@ def _config(folder: Path) -> Any:
         raise CheckpointError(folder, f"config.json cannot be read: {said}") from error
 
 
-def _max_length(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The least limit that is told; positions of RoBERTa's kind begin after the padding's."""
-    told = [tokenizer.model_max_length]
+def _max_length(declared: int | None, config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    """What is declared, else the tokenizer's limit, but no more than the model has positions for."""
+    told = [declared or tokenizer.model_max_length]
     positions = getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:
         begins = (config.pad_token_id or 0) + 1 if _counts_from_padding(config) else 0
         told.append(positions - begins)
-    said = _json(folder / "sentence_bert_config.json").get("max_seq_length")
-    if isinstance(said, int):
-        told.append(said)
     least = min(told)
-    return least if least < 1_000_000 else LONGEST
+    return int(least) if 0 < least < 1_000_000 else LONGEST
 
 
 def _counts_from_padding(config: Any) -> bool:
@@ -119,6 +130,10 @@ def _counts_from_padding(config: Any) -> bool:
 def _json(path: Path) -> dict[str, Any]:
     content = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     return content if isinstance(content, dict) else {}
+
+
+def _outputs(config: Any) -> int:
+    return len(config.id2label)
 
 
 @dataclass(frozen=True)
@@ -142,7 +157,8 @@ def _text_classification(told: _Model) -> Said:
     labels = _labels(told.config)
     pair = bool(told.examples) and told.examples[0].pair is not None
     if problem == "regression" or len(labels) == 1:
-        return text_classification.Settings(kind="regression", pair=pair), []
+        activation: Any = "identity" if problem == "regression" else "sigmoid"  # as the Transformers pipeline
+        return text_classification.Settings(kind="regression", pair=pair, activation_fn=activation), []
     kind: Any = "multi" if problem == "multi_label_classification" else "single"
     return text_classification.Settings(kind=kind, pair=pair), labels
 
@@ -170,37 +186,28 @@ def _question_answering(told: _Model) -> Said:
 
 def _embedding(told: _Model) -> Said:
     figure = sentence_embedding.FIGURE[told.examples[0].form] if told.examples else "spearman"
-    path = told.folder / "modules.json"
-    if not path.is_file():
+    if sentence_transformers_config.model_type(told.folder) is None:
         return sentence_embedding.Settings(figure=figure), []
-    kinds = [str(module["type"]).rpartition(".")[2] for module in json.loads(path.read_text("utf-8"))]
-    unknown = set(kinds) - {"Transformer", "Pooling", "Normalize"}
-    if unknown or "Pooling" not in kinds:
-        raise CheckpointError(
-            told.folder, f"modules.json has {', '.join(kinds)}; headway has no {sorted(unknown)}"
-        )
-    return sentence_embedding.Settings(
-        pooling=_pooling(told.folder), normalize="Normalize" in kinds, figure=figure
-    ), []
-
-
-def _pooling(folder: Path) -> Any:
-    told = _json(folder / "1_Pooling" / "config.json")
-    modes = (
-        [told["pooling_mode"]] if "pooling_mode" in told else [n for n, used in told.items() if used is True]
-    )
-    for mode in ("cls", "mean", "max"):
-        if modes in ([mode], [f"pooling_mode_{mode}_token"], [f"pooling_mode_{mode}_tokens"]):
-            return mode
-    raise CheckpointError(folder, f"its pooling is {modes}; headway has cls, mean and max")
+    config = sentence_transformers_config.read_embedder(told.folder)
+    settings = {
+        "pooling": config.pooling_mode,
+        "normalize": config.normalize,
+        "prompts": config.prompt.prompts,
+        "default_prompt_name": config.prompt.default_prompt_name,
+        "truncate_dim": config.truncate_dim,
+        "similarity_fn_name": config.similarity_fn_name,
+        "figure": figure,
+    }
+    return msgspec.convert(settings, sentence_embedding.Settings), []
 
 
 def _ranking(told: _Model) -> Said:
-    if len(told.config.id2label) != 1:
-        raise CheckpointError(
-            told.folder, f"has {len(told.config.id2label)} outputs; a model for ranking has one"
-        )
-    return text_ranking.Settings(), []
+    if (outputs := _outputs(told.config)) != 1:
+        raise CheckpointError(told.folder, f"has {outputs} outputs; a model for ranking has one")
+    config = sentence_transformers_config.read_cross_encoder(told.folder, told.config, outputs)
+    prompt = config.prompt.prompts.get(config.prompt.default_prompt_name or "", "")
+    settings = {"activation_fn": config.activation_fn, "prompt": prompt}
+    return msgspec.convert(settings, text_ranking.Settings), []
 
 
 def _text2text(told: _Model) -> Said:

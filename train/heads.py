@@ -50,12 +50,20 @@ class Pooled(torch.nn.Module):
         if self.pooling == "cls":
             return tokens[:, 0]
         weights: torch.Tensor
+        if self.pooling == "lasttoken":
+            last = mask.sum(1) - 1
+            return tokens.gather(1, last[:, None, None].expand(-1, 1, tokens.shape[-1]))[:, 0]
         present = mask.to(torch.bool)[:, :, None]
         if self.pooling == "max":
             return tokens.masked_fill(~present, float("-inf")).amax(1)
         if self.attention is not None:
             weights = self.attention(tokens).masked_fill(~present, float("-inf")).softmax(1)
             return (tokens * weights).sum(1)
+        if self.pooling == "weightedmean":
+            weights = mask.cumsum(1)[:, :, None] * present
+            return (tokens * weights).sum(1) / weights.sum(1).clamp(min=1)
+        if self.pooling == "mean_sqrt_len_tokens":
+            return (tokens * present).sum(1) / present.sum(1).clamp(min=1).to(tokens.dtype).sqrt()
         return (tokens * present).sum(1) / present.sum(1).clamp(min=1)
 
     def save_pretrained(self, folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import msgspec
 import numpy as np
@@ -18,6 +18,9 @@ from headway.core.prefix import alike, beginning
 from headway.core.report import Table
 
 FAMILY = "headway.core.tasks"
+
+Side = Literal["left", "right"]
+"""of a text, as in a tokenizer's `truncation_side`"""
 
 
 class Example(Protocol):
@@ -46,6 +49,8 @@ class Spec:
     """tokens in one input of the model, special ones included"""
     settings: Any
     """the task's `Settings`"""
+    truncation_side: Side = "right"
+    """where a text that is too long loses tokens, where the task does not read it in windows"""
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,8 @@ def spec(task: Task, manifest: Any, settings: Mapping[str, Any] | None = None) -
     Raises msgspec.ValidationError if it is malformed.
     """
     own = msgspec.convert(settings or manifest.settings, task.Settings)
-    return Spec(list(manifest.labels), manifest.max_length, own)
+    side = getattr(manifest, "truncation_side", "right")  # of a checkpoint its tokenizer says it
+    return Spec(list(manifest.labels), manifest.max_length, own, side)
 
 
 def unknown_token(task: Task, settings: Any, tokenizer: Any) -> str | None:
@@ -216,17 +222,18 @@ def encode(
     strategy: str = "longest_first",
     offsets: bool = True,
     special: bool = True,
+    side: Side = "right",
 ) -> list[Any]:
     """`tokenizers` encodings of texts or pairs; what does not fit is in each one's `overflowing`.
 
     `offsets`: whether it matters where in the text each token is, and what overflows; it is faster where it does not.
-    `special`: with special tokens.
+    `special`: with special tokens. `side`: where a text that is too long loses tokens.
     """
     tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length, stride=stride, strategy=strategy)
+    tokenizer.enable_truncation(max_length, stride=stride, strategy=strategy, direction=side)
     if offsets:
         return _encoded(tokenizer, tokenizer.encode_batch, texts, special)
-    read = [beginning(tokenizer, text, max_length) for text in texts]
+    read = list(texts) if side == "left" else [beginning(tokenizer, text, max_length) for text in texts]
     found = _encoded(tokenizer, tokenizer.encode_batch_fast, read, special)
     return [
         encoding if alike(encoding, some, text) else _encoded(tokenizer, None, [text], special)[0]

@@ -28,16 +28,27 @@ FIGURE = {
 Stored = Literal["float32", "int8", "binary"]
 """how a vector is stored: as it is; in 8 bits a dimension; in one"""
 
+Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
+"""functions of two vectors, by sentence-transformers' names"""
+
 PLAIN = {1: ("text",), 2: ("text1", "text2")}
 GRAPH = {"sentence_embedding": ("batch", "width")}
 READ = ("sentence_embedding",)
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pooling: Literal["cls", "mean", "max"] = "mean"
-    """how token vectors become one"""
+    pooling: Literal["cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"] = "mean"
+    """how token vectors become one, by sentence-transformers' names"""
     normalize: bool = True
     """vectors have length 1"""
+    prompts: dict[str, str] = {}
+    """texts that are put before an input, by name: `query` before queries, `document` before documents"""
+    default_prompt_name: str | None = None
+    """the prompt of an input of which nothing else is said; None: no prompt"""
+    truncate_dim: int | None = None
+    """so many of the vector's first dimensions are given, as they are; None: all"""
+    similarity_fn_name: Similarity = "cosine"
+    """how alike two vectors are; distances are negative"""
     dimensions: list[int] = []
     """prefixes of the vector that were trained to be useful alone (Kusupati et al. 2022)"""
     figure: str = "spearman"
@@ -55,6 +66,8 @@ class Example:
     record: Record
     relevant: dict[str, float] = field(default_factory=dict)
     """of a query, the relevance of its documents, by id"""
+    prompt: str | None = None
+    """is put before each text; None: as the form and the settings say"""
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,7 @@ class Compared:
 
     embeddings: list[list[float]]
     similarities: list[float]
-    """cosine of the first text's vector with each other's"""
+    """of the first text's vector to each other's, by the model's similarity function"""
     truncated: bool = False
 
 
@@ -153,11 +166,19 @@ def check(example: Example, spec: Spec) -> None:
     """Any text has a vector."""
 
 
+def prompt_of(example: Example, settings: Settings) -> str:
+    """What is put before each text: as `encode`, `encode_query` and `encode_document` of sentence-transformers do."""
+    if example.prompt is not None:
+        return example.prompt
+    name = example.form if example.form in ("query", "document") else settings.default_prompt_name
+    return settings.prompts.get(name, "") if name is not None else ""
+
+
 def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
     """One a text, in the order of the examples and their texts."""
     owner = [i for i, e in enumerate(examples) for _ in e.texts]
-    texts = [text for e in examples for text in e.texts]
-    encodings = encode(tokenizer, texts, spec.max_length, offsets=False)
+    texts = [prompt_of(e, spec.settings) + text for e in examples for text in e.texts]
+    encodings = encode(tokenizer, texts, spec.max_length, offsets=False, side=spec.truncation_side)
     return [
         Row(i, e.ids, e.type_ids, truncated=bool(e.overflowing))
         for i, e in zip(owner, encodings, strict=True)
@@ -182,14 +203,16 @@ def decode(
         if len(own) == 1:
             results.append(_stored(vectors[0], output, cut))
         else:
-            unit = _unit(vectors.astype(np.float64))
-            results.append(Compared(vectors.tolist(), (unit[1:] @ unit[0]).tolist(), cut))
+            alike = similarities(vectors[:1], vectors[1:], spec.settings.similarity_fn_name)
+            results.append(Compared(vectors.tolist(), alike[0].tolist(), cut))
     return results
 
 
 def prefixes(vectors: NDArray[np.float32], dimensions: int | None, spec: Spec) -> NDArray[np.float32]:
-    """The first `dimensions` of vectors (N, D), of length 1 where the task's vectors are; or all."""
-    if dimensions is None or dimensions == vectors.shape[-1]:
+    """The first `dimensions` of vectors (N, D), of length 1 where the task's vectors are; None: `truncate_dim`, or all."""
+    if dimensions is None:
+        return vectors[..., : spec.settings.truncate_dim]
+    if dimensions == vectors.shape[-1]:
         return vectors
     cut = vectors[..., :dimensions]
     return _unit(cut.astype(np.float64)).astype(np.float32) if spec.settings.normalize else cut
@@ -204,9 +227,18 @@ def _stored(vector: NDArray[np.float32], output: Stored, truncated: bool) -> Res
     return Result(vector.tolist(), truncated)
 
 
-def cosines(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Of each vector (A, D) with each other (B, D): (A, B)."""
-    return np.asarray(_unit(a.astype(np.float64)) @ _unit(b.astype(np.float64)).T)
+def similarities(
+    a: NDArray[np.floating], b: NDArray[np.floating], function: Similarity
+) -> NDArray[np.float64]:
+    """Of each vector (A, D) to each other (B, D): (A, B); the greater, the more alike."""
+    left, right = a.astype(np.float64), b.astype(np.float64)
+    if function == "cosine":
+        return np.asarray(_unit(left) @ _unit(right).T)
+    if function == "dot":
+        return left @ right.T
+    norm = 2 if function == "euclidean" else 1
+    rows = [-np.linalg.norm(right - vector, ord=norm, axis=-1) for vector in left]
+    return np.stack(rows) if rows else np.zeros((0, len(right)))
 
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -36,6 +36,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """multi: probability from which a label is given, for each label"""
     score_range: list[float] = []
     """regression: declared lowest and highest score"""
+    activation_fn: Literal["identity", "sigmoid"] = "identity"
+    """regression: what makes the score of the model's output"""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,9 @@ def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
     texts = [e.text if e.pair is None else (e.text, e.pair) for e in examples]
     return [
         Row(i, e.ids, e.type_ids, truncated=bool(e.overflowing))
-        for i, e in enumerate(encode(tokenizer, texts, spec.max_length, offsets=False))
+        for i, e in enumerate(
+            encode(tokenizer, texts, spec.max_length, offsets=False, side=spec.truncation_side)
+        )
     ]
 
 
@@ -157,7 +161,8 @@ def decode(
     logits = np.stack([o.logits for o in outputs]).astype(np.float64)  # (B, C)
     cut = [o.row.truncated for o in outputs]
     if settings.kind == "regression":
-        return [Score(float(row[0]), c) for row, c in zip(logits, cut, strict=True)]
+        scores = calibration.sigmoid(logits) if settings.activation_fn == "sigmoid" else logits
+        return [Score(float(row[0]), c) for row, c in zip(scores, cut, strict=True)]
     if settings.kind == "multi":
         chances = calibration.sigmoid(logits / settings.temperature)
         thresholds = np.array(settings.thresholds or [0.5] * len(spec.labels))

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -29,6 +29,10 @@ READ = ("logits",)
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     temperature: float = 1.0
     """divides the logits"""
+    activation_fn: Literal["identity", "sigmoid"] = "sigmoid"
+    """what makes the score of the model's output; with identity no temperature is fitted"""
+    prompt: str = ""
+    """is put before the query"""
 
 
 @dataclass(frozen=True)
@@ -117,8 +121,9 @@ def check(example: Example, spec: Spec) -> None:
 def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
     """One a passage, in the order of the examples and their passages."""
     owner = [i for i, e in enumerate(examples) for _ in e.passages]
-    pairs = [(e.query, passage) for e in examples for passage in e.passages]
-    encodings = encode(tokenizer, pairs, spec.max_length, offsets=False)
+    prompt = spec.settings.prompt
+    pairs = [(prompt + e.query, passage) for e in examples for passage in e.passages]
+    encodings = encode(tokenizer, pairs, spec.max_length, offsets=False, side=spec.truncation_side)
     return [
         Row(i, e.ids, e.type_ids, truncated=bool(e.overflowing))
         for i, e in zip(owner, encodings, strict=True)
@@ -127,7 +132,10 @@ def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
 
 def decode(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec) -> list[Any]:
     logits = np.array([o.logits[0] for o in outputs])
-    chances = calibration.sigmoid(logits / spec.settings.temperature).tolist()
+    if spec.settings.activation_fn == "sigmoid":
+        chances = calibration.sigmoid(logits / spec.settings.temperature).tolist()
+    else:
+        chances = logits.tolist()
     results: list[Any] = []
     start = 0
     for example in examples:
@@ -139,6 +147,9 @@ def decode(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec) -
 
 
 def calibrate(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec) -> Settings:
+    if spec.settings.activation_fn == "identity":
+        unchanged: Settings = spec.settings
+        return unchanged
     logits = np.array([o.logits[0] for o in outputs])
     gold = np.array([min(1.0, g) for e in examples for g in e.gold or ()])
     settings: Settings = msgspec.structs.replace(

@@ -202,14 +202,16 @@ class GenerationPipeline(Pipeline):
         return found
 
     def sources(self, examples: Sequence[Any], chosen: Search) -> tuple[list[list[int]], list[bool]]:
-        """Tokens of each source, and whether it was cut: an encoder's at its end, a prompt at its beginning."""
+        """Tokens of each source, and whether it was cut: an encoder's at its truncation side, a prompt at its beginning."""
         texts = _sources(examples)
         longest = self.spec.max_length
         if not texts:
             return [], []
         with self._tokenizing:
             if self._engine.with_encoder:
-                encodings = list(encode(self._tokenizer, texts, longest, offsets=False))
+                encodings = list(
+                    encode(self._tokenizer, texts, longest, offsets=False, side=self.spec.truncation_side)
+                )
                 return [e.ids for e in encodings], [bool(e.overflowing) for e in encodings]
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()

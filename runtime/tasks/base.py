@@ -25,11 +25,20 @@ class Decoder(Protocol):
     Call: type[msgspec.Struct]
     """settings of a call; all have defaults, with which the answers are those of the task's own `decode`"""
 
+    def prepare(self, examples: Sequence[Any], spec: Spec, call: Any) -> Sequence[Any]:
+        """The examples as a call wants them read. Raises UsageError."""
+        ...
+
     def decode(
         self, examples: Sequence[Example], outputs: Sequence[Output], spec: Spec, call: Any
     ) -> list[Result]:
         """Results in the order of the examples."""
         ...
+
+
+def unchanged(examples: Sequence[Any], spec: Spec, call: Any) -> Sequence[Any]:
+    """The member `prepare` of a task whose settings of a call change nothing about reading."""
+    return examples
 
 
 @functools.cache

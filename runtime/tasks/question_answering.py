@@ -18,6 +18,7 @@ from headway.core.tasks import question_answering as task
 from headway.core.tasks.question_answering import Candidate, Example, Result
 from headway.cpp_ext import spans
 from headway.runtime.tasks import base
+from headway.runtime.tasks.base import unchanged
 
 if TYPE_CHECKING:
     from headway.runtime.pipeline import EncoderPipeline
@@ -28,6 +29,9 @@ class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """so many best spans that share no character; None: the best 20 of all, which may overlap"""
     longest_answer: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """in tokens; None: as the bundle says"""
+
+
+prepare = unchanged
 
 
 def decode(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec, call: Call) -> list[Result]:

@@ -14,11 +14,15 @@ from headway.core.tasks import Output, Spec
 from headway.core.tasks import text_classification as task
 from headway.core.tasks.text_classification import Example
 from headway.cpp_ext import top_k
+from headway.runtime.tasks.base import unchanged
 
 
 class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     top_k: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """`scores` are those of so many most probable labels, the best first; None: of all, in the order of `labels`"""
+
+
+prepare = unchanged
 
 
 def decode(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec, call: Call) -> list[Any]:

@@ -13,6 +13,7 @@ from headway.core.tasks import Output, Spec
 from headway.core.tasks import token_classification as task
 from headway.core.tasks.token_classification import Aggregation, Example, Grammar, Result, Words
 from headway.cpp_ext import stretch_chances, tags
+from headway.runtime.tasks.base import unchanged
 
 
 class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -23,6 +24,9 @@ class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     score: Literal["mean", "entity"] = "mean"
     """of an entity. mean: of the probabilities of its words' tags, as the Transformers pipelines have it; entity: the
     probability, among all sequences of tags that the scheme allows, that it is there with just these words"""
+
+
+prepare = unchanged
 
 
 def decode(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec, call: Call) -> list[Result]:

@@ -133,6 +133,7 @@ def outputs(said: Any, spec: Spec, temperature: torch.Tensor) -> dict[str, torch
     logits = said.logits.float()
     kind: str = spec.settings.kind
     if kind == "regression":
-        return {"logits": logits, "probabilities": logits.clone()}
+        sigmoid = spec.settings.activation_fn == "sigmoid"
+        return {"logits": logits, "probabilities": torch.sigmoid(logits) if sigmoid else logits.clone()}
     chances = torch.sigmoid if kind == "multi" else partial(torch.softmax, dim=-1)
     return {"logits": logits, "probabilities": chances(logits / temperature)}

@@ -86,5 +86,8 @@ save = encoder.save
 
 
 def outputs(said: Any, spec: Spec, temperature: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A score without an activation is no probability: it stands in both outputs."""
     logits = said.logits.float()
+    if spec.settings.activation_fn == "identity":
+        return {"logits": logits, "probabilities": logits.clone()}
     return {"logits": logits, "probabilities": torch.sigmoid(logits / temperature)}

@@ -1,0 +1,269 @@
+"""What a sentence-transformers folder says of itself: modules, pooling, prompts, similarity, activation.
+
+The forms are those that sentence-transformers 6.2 reads, from those of 2019 on; what headway does not compute is refused
+by its name. https://sbert.net/docs/sentence_transformer/usage/custom_models.html
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headway.core.errors import CheckpointError
+
+MODULES = "modules.json"
+MODEL_CONFIG = "config_sentence_transformers.json"
+TRANSFORMER_CONFIGS = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+)
+"""names of the Transformer module's configuration; the first that is there counts"""
+POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+LEGACY_POOLING_MODES = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+"""flags of the versions before 5.4"""
+SIMILARITY_FUNCTIONS = ("cosine", "dot", "euclidean", "manhattan")
+ACTIVATION_FUNCTIONS = {"Sigmoid": "sigmoid", "Identity": "identity"}
+"""classes of `torch.nn` that a cross-encoder may name, and what headway calls them"""
+WITHOUT_EFFECT = frozenset(
+    {"torch_dtype", "dtype", "attn_implementation", "trust_remote_code", "add_pooling_layer"}
+)
+"""keyword arguments for the model or the tokenizer that change no fp32 result"""
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The Transformer module."""
+
+    folder: Path
+    """where the Transformers files lie"""
+    max_seq_length: int | None = None
+    """tokens; None: the tokenizer's"""
+    do_lower_case: bool = False
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """Texts that are put before the input."""
+
+    prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+
+
+@dataclass(frozen=True)
+class EmbedderConfig:
+    """A `SentenceTransformer` folder."""
+
+    transformer: TransformerConfig
+    prompt: PromptConfig
+    pooling_mode: str
+    normalize: bool
+    similarity_fn_name: str
+    truncate_dim: int | None
+
+
+@dataclass(frozen=True)
+class CrossEncoderConfig:
+    """A `CrossEncoder` folder."""
+
+    transformer: TransformerConfig
+    prompt: PromptConfig
+    activation_fn: str
+    """sigmoid or identity"""
+
+
+def model_type(folder: Path) -> str | None:
+    """SentenceTransformer, CrossEncoder, SparseEncoder, …; None without a modules.json."""
+    if not (folder / MODULES).is_file():
+        return None
+    return str(_read(folder / MODEL_CONFIG).get("model_type") or "SentenceTransformer")
+
+
+def transformer_folder(folder: Path) -> Path:
+    """Where a model's Transformers files lie: `0_Transformer` in some sentence-transformers folders, else the folder.
+
+    Raises CheckpointError.
+    """
+    if not (folder / MODULES).is_file():
+        return folder
+    modules = _modules(folder)
+    first = modules[0] if modules else {}
+    return _module_folder(folder, first) if _kind(first) == "Transformer" else folder
+
+
+def read_transformer(folder: Path) -> TransformerConfig:
+    """Length and lower-casing, as the Transformer module of a folder has them; defaults without one.
+
+    Raises CheckpointError for settings that headway does not apply.
+    """
+    place = transformer_folder(folder)
+    config: dict[str, Any] = {}
+    if (folder / MODULES).is_file():
+        config = next((c for name in TRANSFORMER_CONFIGS if (c := _read(place / name))), {})
+    for name in ("query_expansion", "query_length", "document_length", "processing_kwargs"):
+        if config.get(name):
+            raise CheckpointError(folder, f"its Transformer module sets {name}, which headway does not apply")
+    for name in (
+        "model_args",
+        "model_kwargs",
+        "tokenizer_args",
+        "processor_kwargs",
+        "config_args",
+        "config_kwargs",
+    ):
+        if unknown := sorted(set(config.get(name) or {}) - WITHOUT_EFFECT - {"model_max_length"}):
+            raise CheckpointError(
+                folder, f"its {name} set {', '.join(unknown)}, which headway does not apply"
+            )
+    if "message" in (config.get("modality_config") or {}):
+        raise CheckpointError(folder, "its modality_config has chat messages, which headway does not apply")
+    length = config.get("max_seq_length")
+    for name in ("tokenizer_args", "processor_kwargs"):
+        length = (config.get(name) or {}).get("model_max_length", length)
+    if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
+        raise CheckpointError(folder, f"its max_seq_length is {length!r}, not a number of tokens")
+    return TransformerConfig(place, length, bool(config.get("do_lower_case")))
+
+
+def read_embedder(folder: Path) -> EmbedderConfig:
+    """A folder whose `model_type` is SentenceTransformer. Raises CheckpointError, naming what headway does not compute."""
+    modules = [m for m in _modules(folder) if _kind(m) != "Dropout"]  # it does nothing at inference
+    kinds = [_kind(module) for module in modules]
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        unknown = sorted(set(kinds) - {"Transformer", "Pooling", "Normalize"})
+        problem = (
+            f"headway has no {', '.join(unknown)}"
+            if unknown
+            else "headway wants Transformer, Pooling, Normalize"
+        )
+        raise CheckpointError(folder, f"{MODULES} has {', '.join(kinds) or 'no modules'}; {problem}")
+    transformer = read_transformer(folder)
+    task = _transformer_task(transformer.folder)
+    if task not in (None, "feature-extraction"):
+        raise CheckpointError(folder, f"its transformer_task is {task}, not feature-extraction")
+    config = _read(folder / MODEL_CONFIG)
+    prompt = _prompts(folder, config)
+    similarity = config.get("similarity_fn_name")
+    truncate_dim = config.get("truncate_dim")
+    if truncate_dim is not None and (not isinstance(truncate_dim, int) or truncate_dim < 1):
+        raise CheckpointError(folder, f"its truncate_dim is {truncate_dim!r}, not a number of dimensions")
+    for module in modules[2:]:
+        told = _read(_module_folder(folder, module) / "config.json")
+        if told.get("module_input_name", "sentence_embedding") != "sentence_embedding":
+            raise CheckpointError(folder, f"its Normalize module reads {told['module_input_name']}")
+    return EmbedderConfig(
+        transformer,
+        prompt,
+        _pooling_mode(folder, _read(_module_folder(folder, modules[1]) / "config.json"), prompt),
+        "Normalize" in kinds,
+        similarity if similarity in SIMILARITY_FUNCTIONS else "cosine",  # as the library
+        truncate_dim,
+    )
+
+
+def read_cross_encoder(folder: Path, config: Any, outputs: int) -> CrossEncoderConfig:
+    """A folder that `is_cross_encoder`; `config` is the Transformers configuration.
+
+    Raises CheckpointError, naming what headway does not compute.
+    """
+    of_model: dict[str, Any] = {}
+    if (folder / MODULES).is_file():
+        of_model = _read(folder / MODEL_CONFIG)
+        kinds = [_kind(module) for module in _modules(folder)]
+        if kinds != ["Transformer"]:
+            raise CheckpointError(folder, f"{MODULES} has {', '.join(kinds)}; headway has Transformer alone")
+    named = (
+        of_model.get("activation_fn")
+        or (getattr(config, "sentence_transformers", None) or {}).get("activation_fn")
+        or getattr(config, "sbert_ce_default_activation_function", None)
+    )
+    name = str(named).rpartition(".")[2] if named else "Sigmoid" if outputs == 1 else "Identity"
+    if name not in ACTIVATION_FUNCTIONS:
+        raise CheckpointError(folder, f"its activation_fn is {named}; headway has Sigmoid and Identity")
+    return CrossEncoderConfig(
+        read_transformer(folder), _prompts(folder, of_model), ACTIVATION_FUNCTIONS[name]
+    )
+
+
+def is_cross_encoder(folder: Path, config: Any) -> bool:
+    """Whether a folder says that `CrossEncoder` wrote it."""
+    marks = ("sentence_transformers", "sbert_ce_default_activation_function")
+    return model_type(folder) == "CrossEncoder" or any(getattr(config, mark, None) for mark in marks)
+
+
+def _modules(folder: Path) -> list[dict[str, Any]]:
+    content = _json(folder / MODULES)
+    if not isinstance(content, list) or not all(isinstance(m, dict) and "type" in m for m in content):
+        raise CheckpointError(folder, f"{MODULES} is not a list of modules with their types")
+    return content
+
+
+def _kind(module: dict[str, Any]) -> str:
+    return str(module.get("type", "")).rpartition(".")[2]
+
+
+def _module_folder(folder: Path, module: dict[str, Any]) -> Path:
+    path = Path(str(module.get("path") or ""))
+    if path.is_absolute() or ".." in path.parts:
+        raise CheckpointError(folder, f"{MODULES} has the path '{path}', which leads out of it")
+    return folder / path
+
+
+def _prompts(folder: Path, config: dict[str, Any]) -> PromptConfig:
+    """`query` and `document` are always there, empty unless they are told: the library has them by default."""
+    told = config.get("prompts") or {}
+    if not isinstance(told, dict) or not all(isinstance(p, str) or p is None for p in told.values()):
+        raise CheckpointError(folder, f"{MODEL_CONFIG}: prompts must be texts by their names")
+    default = config.get("default_prompt_name")
+    if default is not None and default not in {"query", "document", *told}:
+        raise CheckpointError(
+            folder, f"its default_prompt_name is '{default}'; it has the prompts {sorted(told)}"
+        )
+    return PromptConfig({name: text for name, text in told.items() if text}, default)
+
+
+def _pooling_mode(folder: Path, config: dict[str, Any], prompt: PromptConfig) -> str:
+    modes = config.get("pooling_mode")
+    if modes is None:
+        modes = [mode for flag, mode in LEGACY_POOLING_MODES.items() if config.get(flag)] or ["mean"]
+    modes = [modes] if isinstance(modes, str) else list(modes)
+    if len(modes) != 1 or modes[0] not in POOLING_MODES:
+        raise CheckpointError(
+            folder, f"its pooling_mode is {', '.join(modes)}; headway has one of {', '.join(POOLING_MODES)}"
+        )
+    if config.get("include_prompt") is False and prompt.prompts:
+        raise CheckpointError(folder, "its pooling has include_prompt false, which headway does not compute")
+    return str(modes[0])
+
+
+def _transformer_task(folder: Path) -> str | None:
+    config: dict[str, Any] = next((c for name in TRANSFORMER_CONFIGS if (c := _read(folder / name))), {})
+    return config.get("transformer_task")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; {} without the file. Raises CheckpointError."""
+    content = _json(path) if path.is_file() else {}
+    if not isinstance(content, dict):
+        raise CheckpointError(path.parent, f"{path.name} is not a JSON object")
+    return content
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(path.parent, f"{path.name} cannot be read: {error}") from error
