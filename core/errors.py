@@ -91,6 +91,23 @@ class GateError(HeadwayError):
         self.measured, self.limit = measured, limit
 
 
+class EndToEndError(HeadwayError):
+    """A bundle gives other answers to raw strings than the library that a user would call on the model's folder."""
+
+    exit_code = 4
+
+    def __init__(
+        self, checkpoint: Path, reference: str, measured: float, limit: float, setting: str | None
+    ) -> None:
+        why = f"it ignores {setting}" if setting else "no single setting of the model explains it"
+        super().__init__(
+            f"end-to-end parity: the bundle of {checkpoint} gives other answers than {reference}: {why} "
+            f"(largest difference {measured:.3g}, limit {limit:.3g})"
+        )
+        self.checkpoint, self.reference, self.setting = checkpoint, reference, setting
+        self.measured, self.limit = measured, limit
+
+
 class MeasurementError(HeadwayError):
     """A measuring process ended without a result; `last_words` is the end of what it wrote."""
 

@@ -19,6 +19,10 @@ class Tolerance:
     """of a model that writes: least share of texts that are `generate()`'s token for token"""
 
 
+END_TO_END = 2e-3
+"""largest difference of what a user gets from what the source's library gives, in fp32, as a share of the spread of the
+library's values: ten times what differs between a text alone and in a batch, far below what any setting changes"""
+
 PRECISION: dict[str, Tolerance] = {
     "fp32": Tolerance(worst=1e-4, mean=1e-5, neighbours=1e-4, identical=0.98),
     "fp16": Tolerance(worst=0.05, mean=0.005, neighbours=5e-3),

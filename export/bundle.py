@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +30,7 @@ from headway.export import (
     vocabulary,
     writers,
 )
+from headway.export.end_to_end import check
 from headway.export.options import ExportOptions
 from headway.export.proof import Proof
 from headway.export.vocabulary import Trimmed
@@ -92,7 +93,13 @@ def export(folder: Path, options: ExportOptions, progress: Progress = silent) ->
             variants[folder.name] = gate.make(precision, held, folder, progress)
         if options.speed:
             variants = speed.measure(variants, held, out, progress)
-        _finish(_with(held.draft, variants=variants), held.metric, out)
+        draft = _with(held.draft, variants=variants)
+        if (
+            trimmed is None
+            and (compared := check.check(opened, held.pipeline(), _user_texts(own))) is not None
+        ):
+            draft = _with(draft, source=draft.source | {"end_to_end": asdict(compared)})
+        _finish(draft, held.metric, out)
     return Report(options.output, variants, reference)
 
 
@@ -173,6 +180,14 @@ def _draft(opened: Opened, trimmed: Trimmed | None, out: Path) -> Bundle:
         source=_source(opened, trimmed),
         files={},
     )
+
+
+def _user_texts(own: Sequence[Any]) -> list[str]:
+    """A text of each of some of the user's examples, evenly spread."""
+    chosen = own[:: max(1, len(own) // check.OWN)][: check.OWN]
+    names = ("text", "query", "source", "target")
+    every = [next((t for n in names if (t := getattr(example, n, None))), None) for example in chosen]
+    return [text for text in every if text]
 
 
 def _check_tokenizer(opened: Opened, tokenizer: Any) -> None:

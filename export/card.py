@@ -30,6 +30,11 @@ def write(bundle: Bundle, metric: str) -> str:
         "Differences are of logits (vectors), from the PyTorch model, as a share of their standard deviation, on "
         f"{parity['rows']} inputs of {parity['shortest']} to {parity['longest']} tokens."
     )
+    if compared := bundle.source.get("end_to_end"):
+        proof += (
+            f" What it answers to {compared['inputs']} raw strings was compared with {compared['reference']} on the "
+            f"model's folder: the largest difference is {compared['worst']:.2g} of the reference's standard deviation."
+        )
     simulated = [name for name, v in bundle.variants.items() if v.parity["by"] == "simulation"]
     if simulated:
         proof += (
@@ -41,7 +46,8 @@ def write(bundle: Bundle, metric: str) -> str:
             f"# {bundle.task}, {bundle.architecture['model_type']}",
             "",
             *([f"Labels: {', '.join(bundle.labels)}."] if bundle.labels else []),
-            f"Longest input: {bundle.max_length} tokens.",
+            f"Longest input: {bundle.max_length} tokens{_truncation(bundle)}.",
+            *_settings(bundle),
             *([str(bundle.source["vocabulary"])] if "vocabulary" in bundle.source else []),
             "",
             head,
@@ -58,6 +64,28 @@ def write(bundle: Bundle, metric: str) -> str:
             "",
         ]
     )
+
+
+def _truncation(bundle: Bundle) -> str:
+    return "; of a longer one the end is read" if bundle.truncation_side == "left" else ""
+
+
+def _settings(bundle: Bundle) -> list[str]:
+    """What is done before and after the model, as far as it is not what a reader expects."""
+    found, of = [], bundle.settings
+    if prompts := of.get("prompts"):
+        named = ", ".join(f"{name} {text!r}" for name, text in prompts.items())
+        default = of.get("default_prompt_name")
+        found.append(f"Prompts put before texts: {named}; by default {default or 'none'}.")
+    if of.get("prompt"):
+        found.append(f"Put before each query: {of['prompt']!r}.")
+    if of.get("truncate_dim"):
+        found.append(f"Vectors are cut to {of['truncate_dim']} dimensions.")
+    if of.get("similarity_fn_name", "cosine") != "cosine":
+        found.append(f"Similarity of vectors: {of['similarity_fn_name']}.")
+    if bundle.task == "text-ranking":
+        found.append(f"Activation of the score: {of.get('activation_fn', 'sigmoid')}.")
+    return found
 
 
 def _size(bundle: Bundle, variant: str) -> str:

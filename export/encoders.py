@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
@@ -102,6 +103,14 @@ class EncoderProof(Proof):
         if precision != "fp32":
             spec = replace(spec, settings=task.calibrate(self.examples, outputs, spec))
         return spec.settings, task.metrics(self.examples, task.decode(self.examples, outputs, spec))
+
+    def pipeline(self) -> EncoderPipeline:
+        with tempfile.TemporaryDirectory() as name:  # onnxruntime has read the graph when it is opened
+            for role, path in self.graphs(Path(name)).items():
+                store.write(store.twin(self.fp32[role]), path)
+            spec = tasks.spec(self.task, self.draft)
+            backend = self._open(Path(name))
+        return EncoderPipeline(self.draft, "fp32", self.encoder, spec, self.tokenizer, backend)
 
     def answers(self, folder: Path) -> Answers:
         return alone(self.encoder, self._open(folder), sampled(self.compared), silent, "")

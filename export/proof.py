@@ -18,6 +18,7 @@ from headway.core.progress import Progress
 from headway.core.tasks import Example, Spec, Task
 from headway.core.tolerance import PRECISION
 from headway.export.precision.base import Feeds
+from headway.runtime.pipeline import Pipeline
 
 Answers = list[NDArray[np.float32]]
 """of each row: (C), (T, C) or (D); of what is written (T, V)"""
@@ -111,6 +112,10 @@ class Proof(ABC):
     @abstractmethod
     def judge(self, folder: Path, precision: str) -> tuple[Any, dict[str, float]]:
         """The task's settings fitted for a variant, and its figures on the examples with them."""
+
+    @abstractmethod
+    def pipeline(self) -> Pipeline:
+        """The fp32 graphs on this machine's processor, with all settings as the manifest has them."""
 
     @abstractmethod
     def work(self, folder: Path) -> Callable[[], int]:

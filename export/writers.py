@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -155,6 +156,15 @@ class WriterProof(Proof):
     def judge(self, folder: Path, precision: str) -> tuple[Any, dict[str, float]]:
         results = list(self._pipe(self._open(folder), precision).judge(self.examples))
         return self.spec.settings, self.task.metrics(self.examples, results)
+
+    def pipeline(self) -> GenerationPipeline:
+        with tempfile.TemporaryDirectory() as name:  # onnxruntime has read the graphs when they are opened
+            for role, path in self.graphs(Path(name)).items():
+                model = self.runnable(role, store.twin(self.fp32[role]))
+                store.write(model if self.target == "cpu" else self.provable(role, model), path)
+            engine = self._open(Path(name))
+        spec = tasks.spec(self.task, self.draft)
+        return GenerationPipeline(self.draft, "fp32", self.task, spec, self.tokenizer, engine)
 
     def answers(self, folder: Path) -> Answers:
         engine = self._open(folder)

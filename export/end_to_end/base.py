@@ -1,0 +1,79 @@
+"""What every reference has: inputs, its library's answers to them, and its answers with one setting changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import AutoConfig
+
+from headway.train.checkpoint import Opened
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input of a call, with the settings of the call."""
+
+    input: Any
+    """a text, a tuple of texts, or an object with the task's fields"""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a user gets for one input."""
+
+    values: NDArray[np.float64]
+    """(N): a vector, scores by label, or the scores of words"""
+    labels: tuple[str, ...] = ()
+    """of the values, where each has one"""
+
+
+class Reference(Protocol):
+    """The library that a user would otherwise call, on the folder that was exported."""
+
+    name: str
+    """as a user calls it: `SentenceTransformer.encode`"""
+
+    def cases(self, texts: Sequence[str]) -> list[Case]:
+        """Inputs made of raw strings, some longer than the model."""
+        ...
+
+    def answers(self, cases: Sequence[Case]) -> list[Answer]:
+        """The library's, its settings at their defaults."""
+        ...
+
+    def read(self, case: Case, result: Any) -> Answer:
+        """A bundle's result in the same form."""
+        ...
+
+    def variations(self, cases: Sequence[Case]) -> Iterator[tuple[str, list[Answer]]]:
+        """Names of settings, with the answers of a model that does not have the setting: they tell what is ignored."""
+        ...
+
+
+def with_config_of_files(opened: Opened) -> Any:
+    """The opened model, which shares its weights, with the configuration that its folder has."""
+    model = copy(opened.model)
+    model.config = AutoConfig.from_pretrained(opened.folder, trust_remote_code=False)
+    return model
+
+
+def difference(found: Sequence[Answer], expected: Sequence[Answer]) -> float:
+    """The largest difference of values, as a share of the expected values' standard deviation over all inputs.
+
+    Infinite where answers have other sizes, values that are no numbers, or more than one label in a hundred is another.
+    """
+    if any(f.values.shape != e.values.shape for f, e in zip(found, expected, strict=True)):
+        return float("inf")
+    ours, theirs = (np.concatenate([a.values for a in answers]) for answers in (found, expected))
+    labels = [
+        (a, b) for f, e in zip(found, expected, strict=True) for a, b in zip(f.labels, e.labels, strict=True)
+    ]
+    if sum(a != b for a, b in labels) > len(labels) / 100 or not np.isfinite(ours).all():
+        return float("inf")
+    return float(np.abs(ours - theirs).max(initial=0.0)) / (float(theirs.std()) or 1.0)
