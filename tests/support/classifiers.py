@@ -53,34 +53,42 @@ BY_TEXT = {key: MANY[int(key)] for key in sorted(str(i) for i in range(12))}
 """as a tool that sorts keys as texts writes them: "10" and "11" before "2" """
 
 FORMS: dict[str, Classifier] = {
-    "numbered": Classifier(),
+    "numbered": Classifier(tokenizer="no-unk"),
     "named": Classifier(
-        architecture="roberta", config=labels("negative", "neutral", "positive"),
-        tokenizer_config={"truncation_side": "left"}, length=66,
+        architecture="roberta", tokenizer="byte-level-prefix-space", length=66,
+        config=labels("negative", "neutral", "positive"), tokenizer_config={"truncation_side": "left"},
     ),
     "by-text": Classifier(
-        outputs=12, config={"id2label": BY_TEXT, "label2id": {n: int(i) for i, n in BY_TEXT.items()}},
-        length=int(1e30),
+        outputs=12, tokenizer="wordpiece-uncased-accents", length=int(1e30),
+        config={"id2label": BY_TEXT, "label2id": {name: int(i) for i, name in BY_TEXT.items()}},
     ),
     "no-labels": Classifier(
-        architecture="distilbert",
-        config={"id2label": ABSENT, "label2id": ABSENT, "num_labels": 3}, length=ABSENT,
+        architecture="distilbert", tokenizer="no-post-processor", length=ABSENT,
+        config={"id2label": ABSENT, "label2id": ABSENT, "num_labels": 3},
     ),
     "other-label2id": Classifier(
-        config=labels("a", "b", "c") | {"label2id": {"c": 0, "b": 1, "a": 2}}, length=512,
+        tokenizer="no-pad", length=512,
+        config=labels("a", "b", "c") | {"label2id": {"c": 0, "b": 1, "a": 2}},
     ),
     "problem-single": Classifier(
-        architecture="xlm-roberta", length=512,
+        architecture="xlm-roberta", tokenizer="unigram-nfkc-byte-fallback", length=512,
         config=labels("no", "yes", "maybe") | {"problem_type": "single_label_classification"},
     ),
     "problem-multi": Classifier(
-        architecture="electra", length=24, limit=24, tokenizer_config={"truncation_side": "left"},
+        architecture="electra", tokenizer="wordpiece-cased-no-accents", length=24, limit=24,
         config=labels("billing", "parcel", "praise") | {"problem_type": "multi_label_classification"},
+        tokenizer_config={"truncation_side": "left"},
     ),
-    "one-output": Classifier(outputs=1, config=labels("toxic")),
-    "one-output-regression": Classifier(outputs=1, config={"problem_type": "regression"}),
-    "two-outputs": Classifier(architecture="mpnet", outputs=2, config=labels("spam", "ham")),
-    "max-len": Classifier(length=ABSENT, tokenizer_config={"max_len": 32}, limit=32),
+    "one-output": Classifier(outputs=1, tokenizer="byte-level-robbert", config=labels("toxic")),
+    "one-output-regression": Classifier(
+        outputs=1, tokenizer="metaspace-never", config={"problem_type": "regression"}
+    ),
+    "two-outputs": Classifier(
+        architecture="mpnet", tokenizer="metaspace-first", outputs=2, config=labels("spam", "ham")
+    ),
+    "max-len": Classifier(
+        tokenizer="metaspace-unsplit", length=ABSENT, tokenizer_config={"max_len": 32}, limit=32
+    ),
 }  # fmt: skip
 """forms that the text-classification pipeline gives probabilities or scores for"""
 REFUSED: dict[str, Classifier] = {
