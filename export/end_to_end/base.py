@@ -31,6 +31,8 @@ class Answer:
     """(N): a vector, scores by label, or the scores of words"""
     labels: tuple[str, ...] = ()
     """of the values, where each has one"""
+    group: str = ""
+    """what kind of values they are: differences are shares of the spread within a group"""
 
 
 class Reference(Protocol):
@@ -64,16 +66,22 @@ def with_config_of_files(opened: Opened) -> Any:
 
 
 def difference(found: Sequence[Answer], expected: Sequence[Answer]) -> float:
-    """The largest difference of values, as a share of the expected values' standard deviation over all inputs.
+    """The largest difference of values, as a share of the expected values' standard deviation in their group.
 
-    Infinite where answers have other sizes, values that are no numbers, or more than one label in a hundred is another.
+    Infinite where answers have other sizes, values that are no numbers, or where more than a tenth of the labels are
+    others (a few may be ties).
     """
-    if any(f.values.shape != e.values.shape for f, e in zip(found, expected, strict=True)):
+    both = list(zip(found, expected, strict=True))
+    if any(f.values.shape != e.values.shape for f, e in both):
         return float("inf")
-    ours, theirs = (np.concatenate([a.values for a in answers]) for answers in (found, expected))
-    labels = [
-        (a, b) for f, e in zip(found, expected, strict=True) for a, b in zip(f.labels, e.labels, strict=True)
-    ]
-    if sum(a != b for a, b in labels) > len(labels) / 100 or not np.isfinite(ours).all():
+    labels = [pair for f, e in both for pair in zip(f.labels, e.labels, strict=True)]
+    if sum(a != b for a, b in labels) > len(labels) / 10:
         return float("inf")
-    return float(np.abs(ours - theirs).max(initial=0.0)) / (float(theirs.std()) or 1.0)
+    worst = 0.0
+    for group in {answer.group for answer in expected}:
+        ours = np.concatenate([f.values for f, e in both if e.group == group])
+        theirs = np.concatenate([e.values for _, e in both if e.group == group])
+        if not np.isfinite(ours).all():
+            return float("inf")
+        worst = max(worst, float(np.abs(ours - theirs).max(initial=0.0)) / (float(theirs.std()) or 1.0))
+    return worst

@@ -12,36 +12,13 @@ from transformers import AutoTokenizer
 
 from headway.export.end_to_end.base import Answer, Case
 from headway.train.checkpoint import Opened
-from headway.train.quiet import quiet
-from headway.train.sentence_transformers_config import is_cross_encoder, read_cross_encoder
+from headway.train.sentence_transformers_config import (
+    ACTIVATION_FUNCTIONS,
+    is_cross_encoder,
+    read_cross_encoder,
+)
 
 ACTIVATIONS = {"sigmoid": torch.sigmoid, "identity": torch.nn.Identity()}
-
-
-def open_reference(opened: Opened) -> CrossEncoderReference | None:
-    """None where the folder does not say that `CrossEncoder` wrote it, as no default is then told."""
-    folder, config = opened.foreign, opened.model.config
-    if folder is None or not is_cross_encoder(folder, config):
-        return None
-    tokenizer: Any = AutoTokenizer.from_pretrained(opened.folder, trust_remote_code=False)
-    told = read_cross_encoder(folder, config, 1)
-    prompt = told.prompt.prompts.get(told.prompt.default_prompt_name or "", "")
-    settings = Settings(told.activation_fn, prompt, tokenizer.truncation_side, opened.spec.max_length)
-    return CrossEncoderReference(opened, tokenizer, settings, _library(opened))
-
-
-def _library(opened: Opened) -> Any:
-    """The library's own model, cut at what the model has positions for; None where it is not installed."""
-    try:
-        from sentence_transformers import CrossEncoder
-    except ImportError:
-        return None
-    with quiet():
-        model = CrossEncoder(
-            str(opened.foreign), device="cpu", trust_remote_code=False, local_files_only=True
-        )
-    model.max_seq_length = min(model.max_seq_length or opened.spec.max_length, opened.spec.max_length)
-    return model
 
 
 @dataclass(frozen=True)
@@ -54,9 +31,31 @@ class Settings:
     max_length: int
 
 
+def open_reference(opened: Opened) -> CrossEncoderReference | None:
+    """None where the folder does not say that `CrossEncoder` wrote it: what its score means is not told then."""
+    if opened.foreign is None or not is_cross_encoder(opened.foreign, opened.model.config):
+        return None
+    tokenizer: Any = AutoTokenizer.from_pretrained(opened.folder, trust_remote_code=False)
+    longest = opened.spec.max_length
+    try:
+        from sentence_transformers import CrossEncoder
+    except ImportError:
+        config = read_cross_encoder(opened.foreign, opened.model.config, 1)
+        prompt = config.prompt.prompts.get(config.prompt.default_prompt_name or "", "")
+        settings = Settings(config.activation_fn, prompt, tokenizer.truncation_side, longest)
+        return CrossEncoderReference(opened, tokenizer, settings, None)
+    library = CrossEncoder(str(opened.foreign), device="cpu", trust_remote_code=False, local_files_only=True)
+    # beyond the model's positions the library fails
+    library.max_seq_length = min(library.max_seq_length or longest, longest)
+    prompt = library.prompts.get(library.default_prompt_name or "", "")
+    activation = ACTIVATION_FUNCTIONS.get(type(library.activation_fn).__name__, "identity")
+    settings = Settings(activation, prompt, library.tokenizer.truncation_side, library.max_seq_length)
+    return CrossEncoderReference(opened, tokenizer, settings, library)
+
+
 @dataclass(frozen=True)
 class CrossEncoderReference:
-    """By the library where it is installed, else by the folder's configuration files."""
+    """By the library where it is installed, else computed as the configuration files say."""
 
     opened: Opened
     tokenizer: Any
@@ -70,29 +69,25 @@ class CrossEncoderReference:
     def answers(self, cases: Sequence[Case]) -> list[Answer]:
         if self.library is None:
             return self._computed(cases, self.settings)
-        scores = self.library.predict([c.input for c in cases], batch_size=1, show_progress_bar=False)
-        return [Answer(np.array([score], np.float64)) for score in scores.tolist()]
+        scores = [self.library.predict(case.input, show_progress_bar=False) for case in cases]
+        return [Answer(np.atleast_1d(np.asarray(score, np.float64))) for score in scores]
 
     def read(self, case: Case, result: Any) -> Answer:
         return Answer(np.array([result.score]))
 
     def variations(self, cases: Sequence[Case]) -> Iterator[tuple[str, list[Answer]]]:
         own = self.settings
-        changed = {
-            "activation_fn": replace(
-                own, activation_fn="identity" if own.activation_fn == "sigmoid" else "sigmoid"
-            ),
-            "prompts": replace(own, prompt=""),
-            "truncation_side": replace(
-                own, truncation_side="left" if own.truncation_side == "right" else "right"
-            ),
-        }
-        for setting, other in changed.items():
-            if other != own:
-                yield setting, self._computed(cases, other)
+        changes = [
+            *({"activation_fn": name} for name in ACTIVATIONS),
+            {"prompt": ""},
+            {"truncation_side": "left" if own.truncation_side == "right" else "right"},
+        ]
+        for change in changes:
+            if (other := replace(own, **change)) != own:
+                yield next(iter(change)), self._computed(cases, other)
 
     def _computed(self, cases: Sequence[Case], settings: Settings) -> list[Answer]:
-        """As the library does, from the configuration files: each pair alone."""
+        """As the library does: each pair alone."""
         self.tokenizer.truncation_side = settings.truncation_side
         found = []
         with torch.inference_mode():

@@ -1,67 +1,104 @@
-"""`SentenceTransformer.encode`, of texts, queries and documents."""
+"""`SentenceTransformer.encode`, `encode_query`, `encode_document` and `similarity`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import normalizers
 from transformers import AutoTokenizer
 
+from headway.core.tasks.sentence_embedding import similarities
 from headway.export.end_to_end.base import Answer, Case
 from headway.train.checkpoint import Opened
 from headway.train.heads import Pooled
-from headway.train.quiet import quiet
-from headway.train.sentence_transformers_config import EmbedderConfig, model_type, read_embedder
+from headway.train.sentence_transformers_config import (
+    POOLING_MODES,
+    SIMILARITY_FUNCTIONS,
+    model_type,
+    read_embedder,
+)
 
-METHODS = {
+METHODS: Mapping[str, Mapping[str, Any]] = {
     "encode": {},
     "encode_query": {"prompt_name": "query"},
     "encode_document": {"prompt_name": "document"},
 }
 """of the library, with the settings of a bundle's call that do the same"""
-
-
-def open_reference(opened: Opened) -> SentenceTransformerReference | None:
-    """None where the folder is not one of sentence-transformers."""
-    folder = opened.foreign
-    if folder is None or model_type(folder) != "SentenceTransformer":
-        return None
-    tokenizer: Any = AutoTokenizer.from_pretrained(opened.folder, trust_remote_code=False)
-    config = read_embedder(folder)
-    settings = Settings(config, tokenizer.truncation_side, opened.spec.max_length)
-    return SentenceTransformerReference(opened, tokenizer, settings, _library(opened))
-
-
-def _library(opened: Opened) -> Any:
-    """The library's own model, cut at what the model has positions for; None where it is not installed."""
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError:
-        return None
-    with quiet():
-        model = SentenceTransformer(
-            str(opened.foreign), device="cpu", trust_remote_code=False, local_files_only=True
-        )
-    model.max_seq_length = min(model.max_seq_length or opened.spec.max_length, opened.spec.max_length)
-    return model
+PAIRS = 8
+"""pairs of texts whose similarity is compared"""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that the answers depend on beside the weights and the tokenizer's file."""
+    """All that the answers depend on beside the weights and the tokenizer's file, by the library's names."""
 
-    config: EmbedderConfig
+    prompts: Mapping[str, str]
+    default_prompt_name: str | None
+    do_lower_case: bool
     truncation_side: str
-    max_length: int
+    max_seq_length: int
+    pooling_mode: str
+    normalize: bool
+    truncate_dim: int | None
+    similarity_fn_name: str
+
+
+def open_reference(opened: Opened) -> SentenceTransformerReference | None:
+    """None where the folder is not one of sentence-transformers."""
+    if opened.foreign is None or model_type(opened.foreign) != "SentenceTransformer":
+        return None
+    tokenizer: Any = AutoTokenizer.from_pretrained(opened.folder, trust_remote_code=False)
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        return SentenceTransformerReference(opened, tokenizer, _settings_of_files(opened, tokenizer), None)
+    library = SentenceTransformer(
+        str(opened.foreign), device="cpu", trust_remote_code=False, local_files_only=True
+    )
+    # beyond the model's positions the library fails
+    library.max_seq_length = min(library.max_seq_length or opened.spec.max_length, opened.spec.max_length)
+    return SentenceTransformerReference(opened, tokenizer, _settings_of_library(library), library)
+
+
+def _settings_of_files(opened: Opened, tokenizer: Any) -> Settings:
+    config = read_embedder(opened.foreign or opened.folder)
+    return Settings(
+        config.prompt.prompts,
+        config.prompt.default_prompt_name,
+        config.transformer.do_lower_case,
+        tokenizer.truncation_side,
+        opened.spec.max_length,
+        config.pooling_mode,
+        config.normalize,
+        config.truncate_dim,
+        config.similarity_fn_name,
+    )
+
+
+def _settings_of_library(model: Any) -> Settings:
+    transformer, pooling, *others = model
+    return Settings(
+        dict(model.prompts),
+        model.default_prompt_name,
+        transformer.do_lower_case,
+        model.tokenizer.truncation_side,
+        model.max_seq_length,
+        pooling.pooling_mode,
+        "Normalize" in [type(other).__name__ for other in others],
+        model.truncate_dim,
+        model.similarity_fn_name,
+    )
 
 
 @dataclass(frozen=True)
 class SentenceTransformerReference:
-    """By the library where it is installed, else by the folder's configuration files."""
+    """By the library where it is installed, else computed as the configuration files say."""
 
     opened: Opened
     tokenizer: Any
@@ -70,71 +107,70 @@ class SentenceTransformerReference:
     name: str = "SentenceTransformer.encode"
 
     def cases(self, texts: Sequence[str]) -> list[Case]:
-        return [Case(text, call) for call in METHODS.values() for text in texts]
+        pairs = [Case(pair) for pair in pairwise(texts[: PAIRS + 1])]
+        return [Case(text, call) for call in METHODS.values() for text in texts] + pairs
 
     def answers(self, cases: Sequence[Case]) -> list[Answer]:
         if self.library is None:
             return self._computed(cases, self.settings)
-        found = []
-        for method, call in METHODS.items():
-            texts = [case.input for case in cases if case.settings == call]
-            if texts:
-                vectors = getattr(self.library, method)(texts, batch_size=1, show_progress_bar=False)
-                found += [Answer(np.asarray(vector, np.float64)) for vector in vectors]
-        return found
+        return [self._of_library(case) for case in cases]
+
+    def _of_library(self, case: Case) -> Answer:
+        if isinstance(case.input, tuple):
+            a, b = (self.library.encode(text, show_progress_bar=False) for text in case.input)
+            return Answer(self.library.similarity(a, b).double().numpy()[0], group="similarity")
+        method = next(name for name, call in METHODS.items() if call == case.settings)
+        vector = getattr(self.library, method)(case.input, show_progress_bar=False)
+        return Answer(np.asarray(vector, np.float64))
 
     def read(self, case: Case, result: Any) -> Answer:
+        if isinstance(case.input, tuple):
+            return Answer(np.array(result.similarities), group="similarity")
         return Answer(np.array(result.embedding))
 
     def variations(self, cases: Sequence[Case]) -> Iterator[tuple[str, list[Answer]]]:
         own = self.settings
-        prompt, transformer = own.config.prompt, own.config.transformer
-        changed = {
-            "prompts": replace(own, config=replace(own.config, prompt=replace(prompt, prompts={}))),
-            "default_prompt_name": replace(
-                own, config=replace(own.config, prompt=replace(prompt, default_prompt_name=None))
-            ),
-            "do_lower_case": replace(
-                own, config=replace(own.config, transformer=replace(transformer, do_lower_case=False))
-            ),
-            "truncation_side": replace(
-                own, truncation_side="left" if own.truncation_side == "right" else "right"
-            ),
-            "Normalize": replace(own, config=replace(own.config, normalize=not own.config.normalize)),
-            "truncate_dim": replace(own, config=replace(own.config, truncate_dim=None)),
-            **{
-                f"pooling_mode {own.config.pooling_mode}": replace(
-                    own, config=replace(own.config, pooling_mode=mode)
-                )
-                for mode in ("mean", "cls", "max", "lasttoken")
-                if mode != own.config.pooling_mode
-            },
-        }
-        for setting, other in changed.items():
-            if other != own:
-                yield setting, self._computed(cases, other)
+        changes: list[dict[str, Any]] = [
+            {"prompts": {}},
+            {"default_prompt_name": None},
+            {"do_lower_case": not own.do_lower_case},
+            {"truncation_side": "left" if own.truncation_side == "right" else "right"},
+            {"normalize": not own.normalize},
+            {"truncate_dim": None},
+            *({"pooling_mode": mode} for mode in POOLING_MODES),
+            *({"similarity_fn_name": name} for name in SIMILARITY_FUNCTIONS),
+        ]
+        for change in changes:
+            if (other := replace(own, **change)) != own:
+                yield next(iter(change)), self._computed(cases, other)
 
     def _computed(self, cases: Sequence[Case], settings: Settings) -> list[Answer]:
-        """As the library does, from the configuration files: each text alone."""
-        config, raw = settings.config, self.tokenizer.backend_tokenizer
-        written = raw.normalizer
+        """As the library does: each text alone."""
+        raw = self.tokenizer.backend_tokenizer
+        normalizer = raw.normalizer
+        if settings.do_lower_case:
+            first = normalizers.Lowercase()
+            raw.normalizer = normalizers.Sequence([first, normalizer] if normalizer else [first])
         self.tokenizer.truncation_side = settings.truncation_side
-        if config.transformer.do_lower_case:
-            raw.normalizer = normalizers.Sequence([normalizers.Lowercase(), *([written] if written else [])])
         body = getattr(self.opened.model, "body", self.opened.model)
-        model = Pooled(body, config.pooling_mode, normalize=config.normalize)
+        model = Pooled(body, settings.pooling_mode, normalize=settings.normalize)
         model.train(False)
         try:
             with torch.inference_mode():
-                return [Answer(self._vector(model, case, settings)) for case in cases]
+                return [self._answer(model, case, settings) for case in cases]
         finally:
-            raw.normalizer = written
+            raw.normalizer = normalizer
 
-    def _vector(self, model: Any, case: Case, settings: Settings) -> Any:
-        config = settings.config
-        name = case.settings.get("prompt_name", config.prompt.default_prompt_name)
-        text = config.prompt.prompts.get(name or "", "") + case.input
+    def _answer(self, model: Any, case: Case, settings: Settings) -> Answer:
+        name = case.settings.get("prompt_name", settings.default_prompt_name)
+        prompt = settings.prompts.get(name or "", "")
+        if isinstance(case.input, tuple):
+            a, b = (self._vector(model, prompt + text, settings)[None] for text in case.input)
+            return Answer(similarities(a, b, settings.similarity_fn_name)[0], group="similarity")  # type: ignore[arg-type]
+        return Answer(self._vector(model, prompt + case.input, settings))
+
+    def _vector(self, model: Any, text: str, settings: Settings) -> NDArray[np.float64]:  # (D)
         encoded = self.tokenizer(
-            text, truncation="longest_first", max_length=settings.max_length, return_tensors="pt"
+            text, truncation="longest_first", max_length=settings.max_seq_length, return_tensors="pt"
         )
-        return model(**encoded).logits[0, : config.truncate_dim].double().numpy()
+        return np.asarray(model(**encoded).logits[0, : settings.truncate_dim].double().numpy())
