@@ -107,4 +107,5 @@ LENGTHS: dict[str, tuple[Any, int]] = {
     "0": (0, 0),
     "negative": (-1, 0),
 }
-"""model_max_length, and how many tokens are read of a text by a model of 64; 0: refused"""
+"""model_max_length, and how many tokens are read of a text by a model of 64; 0: of no use, and the pipeline fails or
+does not truncate"""

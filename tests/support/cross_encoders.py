@@ -101,12 +101,15 @@ FORMS: dict[str, CrossEncoder] = {
     "4-version-only": CrossEncoder(config={"sentence_transformers": {"version": "5.1.0"}}),
     "6-sigmoid": CrossEncoder(library=library()),
     "6-identity": CrossEncoder(
-        architecture="modernbert", library=library(activation_fn=IDENTITY),
-        sentence_config=MODALITIES | {"max_seq_length": 40},
+        architecture="modernbert", sentence_config=MODALITIES | {"max_seq_length": 40},
+        library=library(
+            activation_fn=IDENTITY, prompts={"query": "Rank: "}, default_prompt_name="query"
+        ),
     ),
     "6-both": CrossEncoder(
         config={"sentence_transformers": {"activation_fn": SIGMOID, "version": "4.0.1"}},
-        library=library(activation_fn=IDENTITY),
+        library=library(activation_fn=IDENTITY), tokenizer="wordpiece-cased",
+        sentence_config=MODALITIES | {"do_lower_case": True},
     ),
 }  # fmt: skip
 """forms of one output, for which CrossEncoder gives a score a pair"""
@@ -120,16 +123,13 @@ REFUSED: dict[str, CrossEncoder] = {
     ),
     "own-activation": CrossEncoder(
         config={"sbert_ce_default_activation_function": "mine.Squash"},
-        refused="sbert_ce_default_activation_function",
+        refused="activation_fn|sbert_ce_default_activation_function",
     ),
-    "prompt": CrossEncoder(
-        library=library(prompts={"query": "Rank: "}, default_prompt_name="query"), refused="prompt"
-    ),
-    "lower-case": CrossEncoder(
-        tokenizer="wordpiece-cased",
-        library=library(),
-        sentence_config=MODALITIES | {"do_lower_case": True},
-        refused="do_lower_case",
+    "own-identity": CrossEncoder(
+        library=library(
+            activation_fn="mine.Identity"
+        ),  # the library takes Sigmoid for what it does not import
+        refused="activation_fn",
     ),
 }
 """forms that an export refuses by the name of a setting, unless its scores are the library's"""

@@ -122,6 +122,8 @@ class Embedder:
     sentence_config_name: str = SENTENCE_CONFIG_NAMES[0]
     config: Mapping[str, Any] | None = field(default_factory=lambda: dict(VERSION))
     """config_sentence_transformers.json; None: there is no such file"""
+    vocabulary: str = "tokenizer.json"
+    """the tokenizer's file; before 2020 those of WordPiece were a vocab.txt, with max_len for model_max_length"""
     model: Mapping[str, Any] = field(default_factory=dict)
     """fields of config.json"""
     refused: str = ""
@@ -132,6 +134,12 @@ class Embedder:
         at, types = MODULES[self.modules]
         tokenizer = models.tokenizer_of(self.architecture, self.tokenizer, self.length)
         models.save(folder / at, architecture=self.architecture, tokenizer=tokenizer, **self.model)
+        if self.vocabulary == "vocab.txt":
+            (folder / at / "tokenizer.json").unlink()
+            words = sorted(tokenizer.get_vocab(), key=tokenizer.convert_tokens_to_ids)
+            (folder / at / "vocab.txt").write_text("".join(f"{word}\n" for word in words), "utf-8")
+            write(folder / at / "tokenizer_config.json", {"do_lower_case": True, "max_len": self.length})
+            write(folder / at / "special_tokens_map.json", tokenizer.special_tokens_map)
         change(folder / at / "tokenizer_config.json", **self.tokenizer_config)
         kinds = [*self.before, "Pooling", *self.after]
         listed = []
@@ -199,8 +207,8 @@ def with_prompts(prompts: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
 
 FORMS: dict[str, Embedder] = {
     "2019": Embedder(
-        modules="2019", pooling_config="2019", after=(), config=None,
-        sentence_config={"max_seq_length": 40, "do_lower_case": False}, pooling=("mean",),
+        modules="2019", pooling_config="2019", after=(), config=None, vocabulary="vocab.txt",
+        sentence_config={"max_seq_length": 40, "do_lower_case": False},
     ),
     "2019-roberta": Embedder(
         architecture="roberta", modules="2019", pooling_config="2019", after=(), config=None, pooling=("cls",),
@@ -208,12 +216,12 @@ FORMS: dict[str, Embedder] = {
         pooling_path="pool",
     ),
     "2.0-lower-case": Embedder(
-        architecture="distilbert", tokenizer="wordpiece-cased", pooling_config="2.0", pooling=("max",),
-        sentence_config={"max_seq_length": None, "do_lower_case": True},
-        config=VERSION | {"model_type": "SentenceTransformer"},
+        architecture="distilbert", tokenizer="wordpiece-cased", pooling_config="2.0",
+        pooling=("mean_sqrt_len_tokens",), sentence_config={"max_seq_length": None, "do_lower_case": True},
+        config=VERSION | {"model_type": "SentenceTransformer"}, after=("Dropout",),
     ),
     "2.3-longer-than-the-tokenizer": Embedder(
-        architecture="mpnet", length=32, pooling_config="2.3", pooling=("mean",),
+        architecture="mpnet", length=32, pooling_config="2.3", pooling=("weightedmean",),
         sentence_config={"max_seq_length": 56, "do_lower_case": False},
         config=with_prompts({}, similarity_fn_name="dot"),
     ),
@@ -223,17 +231,19 @@ FORMS: dict[str, Embedder] = {
         sentence_config={"max_seq_length": 64, "do_lower_case": False},
     ),
     "3-bge": Embedder(
-        pooling_config="2.4", pooling=("cls",), config=with_prompts(INSTRUCTION), sentence_config=None,
+        pooling_config="2.4", pooling=("cls",), sentence_config=None,
+        config=with_prompts(INSTRUCTION, truncate_dim=4096),
     ),
     "5.4-truncated": Embedder(
-        architecture="modernbert", modules="5.4", pooling_config="5.4", pooling=("cls",), sentence_config=MODALITIES,
+        architecture="modernbert", modules="5.4", pooling_config="5.4", pooling=("max",),
+        sentence_config=MODALITIES,
         config=with_prompts(
             {"query": "search_query: ", "document": "search_document: ", "clustering": "clustering: "},
             similarity_fn_name="euclidean", truncate_dim=12, model_type="SentenceTransformer",
         ),
     ),
     "6.0-left": Embedder(
-        architecture="electra", modules="6.0", pooling_config="5.4-list", pooling=("max",), after=(),
+        architecture="electra", modules="6.0", pooling_config="5.4-list", pooling=("lasttoken",), after=(),
         sentence_config=MODALITIES | {"max_seq_length": 24}, tokenizer_config={"truncation_side": "left"},
         config=with_prompts({"query": "Query: ", "document": ""}, similarity_fn_name="manhattan"),
     ),
@@ -245,7 +255,9 @@ FORMS: dict[str, Embedder] = {
     "processing": Embedder(
         architecture="camembert", pooling_config="width-only",
         sentence_config={"tokenizer_args": {"model_max_length": 30}, "do_lower_case": False},
-        config=with_prompts({"retrieval_query": "Frage: ", "query": "Suche: "}),
+        config=with_prompts(
+            {"retrieval_query": "Frage: ", "query": "Suche: "}, similarity_fn_name="hamming"
+        ),
     ),
 }  # fmt: skip
 """forms that the library gives vectors for: each value of each file at least once"""
@@ -258,9 +270,6 @@ REFUSED: dict[str, Embedder] = {
     "word-embeddings": Embedder(before=("WordEmbeddings",), refused="WordEmbeddings", sentence_config=None),
     "two-modes": Embedder(pooling=("cls", "mean"), refused="pooling"),
     "two-modes-5.4": Embedder(pooling=("max", "mean"), pooling_config="5.4", refused="pooling_mode"),
-    "mean-sqrt-len": Embedder(pooling=("mean_sqrt_len_tokens",), pooling_config="2.0", refused="pooling"),
-    "weightedmean": Embedder(pooling=("weightedmean",), pooling_config="2.3", refused="pooling"),
-    "lasttoken": Embedder(pooling=("lasttoken",), pooling_config="5.4", refused="pooling_mode"),
     "prompt-not-pooled": Embedder(
         include_prompt=False,
         config=with_prompts({"query": "Represent the question: "}, default_prompt_name="query"),
@@ -273,6 +282,7 @@ REFUSED: dict[str, Embedder] = {
         config=with_prompts({"query": "Represent the question: "}),
         refused="include_prompt",
     ),
+    "prompt-of-a-call-not-pooled": Embedder(include_prompt=False, refused="include_prompt"),
     "query-length": Embedder(
         sentence_config=MODALITIES | {"max_seq_length": 48, "query_length": 8, "document_length": 24},
         modules="6.0",
@@ -284,7 +294,9 @@ REFUSED: dict[str, Embedder] = {
         modules="6.0",
         refused="processing_kwargs",
     ),
+    "tokenizer-args": Embedder(
+        sentence_config={"max_seq_length": 48, "tokenizer_args": {"truncation_side": "left"}},
+        refused="tokenizer_args",
+    ),
 }
 """forms that an export refuses by the name of a setting, unless its vectors are the library's"""
-NOT_EMBEDDERS = ("SparseEncoder", "MultiVectorEncoder", "CrossEncoder")
-"""a model_type of config_sentence_transformers.json that says the folder is of another kind"""
