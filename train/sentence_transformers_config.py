@@ -191,7 +191,7 @@ def read_cross_encoder(folder: Path, config: Any, outputs: int) -> CrossEncoderC
         or getattr(config, "sbert_ce_default_activation_function", None)
     )
     name = str(named).rpartition(".")[2] if named else "Sigmoid" if outputs == 1 else "Identity"
-    if name not in ACTIVATION_FUNCTIONS:
+    if name not in ACTIVATION_FUNCTIONS or (named and not str(named).startswith("torch.")):
         raise CheckpointError(folder, f"its activation_fn is {named}; headway has Sigmoid and Identity")
     return CrossEncoderConfig(
         read_transformer(folder), _prompts(folder, of_model), ACTIVATION_FUNCTIONS[name]
