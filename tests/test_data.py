@@ -88,7 +88,11 @@ GOOD = b'{"text": "fine", "label": "x"}\n'
         (b'{"text": "a\\u0000b", "label": "x"}', "text", "holds a NUL byte at character 1"),
         (b'{"text": 5, "label": "x"}', "text", "must be a text, not int"),
         (b'{"text": null, "label": "x"}', "text", "must be a text, not NoneType"),
-        (b'{"text": "fine", "label": 1}', "label", "must be a text, not int"),
+        (b'{"text": "fine", "label": 1.0}', "label", "must be a text or a whole number, not float"),
+        (b'{"text": "fine", "label": true}', "label", "must be a text or a whole number, not bool"),
+        (b'{"text": "fine", "label": null}', "label", "must be a text or a whole number, not NoneType"),
+        (b'{"text": "fine", "text": "gone", "label": "x"}', "text", "occurs twice in the object"),
+        (b'{"text": "fine", "label": "x", "meta": {"a": 1, "a": 2}}', "a", "occurs twice in the object"),
         (b'{"text": "fine", "label": " "}', "label", "is empty or only white space"),
     ],
 )
