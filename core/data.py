@@ -188,7 +188,8 @@ def _rows(path: str | Path) -> Iterator[Record]:
     path = Path(path)
     readers = {".jsonl": _jsonl, ".json": _jsonl, ".csv": _csv, ".parquet": _parquet, ".txt": _txt}
     if path.suffix not in readers:
-        raise DataError(f"unknown kind of file '{path.suffix}'; known: {', '.join(readers)}", file=str(path))
+        unknown = f"unknown kind of file '{path.suffix}'; known: {', '.join(readers)}"
+        raise DataError(unknown if path.exists() else "No such file or directory", file=str(path))
     try:
         with path.open("rb") as stream:
             yield from readers[path.suffix](stream, str(path))
