@@ -28,7 +28,8 @@ PLAIN = (
 def of_lengths(bundle: Path, manifest: Bundle, lengths: str, count: int) -> list[str]:
     """So many texts of stated lengths (`mixes.texts`). Raises UsageError."""
     if manifest.task not in PLAIN or manifest.settings.get("pair"):
-        raise UsageError("--lengths", f"is for models that take one text; this is {manifest.task} of several")
+        pairs = " of pairs" * (manifest.task in PLAIN)
+        raise UsageError("--lengths", f"is for tasks that take one text, not {manifest.task}{pairs}")
     return list(mixes.texts(bundle, MESSAGES, lengths, count))
 
 

@@ -532,7 +532,9 @@ def test_a_long_name_of_a_csv_column(tmp_path: Path) -> None:
         (b"\r\n\r\n", (None, None), "holds no records"),
     ],
 )
-def test_bad_csv_headers_and_quotes(content: bytes, place: tuple[int | None, str | None], problem: str, tmp_path: Path) -> None:
+def test_bad_csv_headers_and_quotes(
+    content: bytes, place: tuple[int | None, str | None], problem: str, tmp_path: Path
+) -> None:
     error = refused(tmp_path / "data.csv", content)
     assert (error.line, error.field) == place
     assert error.problem.startswith(problem)
