@@ -27,8 +27,9 @@ PLAIN = (
 
 def of_lengths(bundle: Path, manifest: Bundle, lengths: str, count: int) -> list[str]:
     """So many texts of stated lengths (`mixes.texts`). Raises UsageError."""
-    if manifest.task not in PLAIN:
-        raise UsageError("--lengths", f"is for tasks that take one text, not {manifest.task}")
+    if manifest.task not in PLAIN or manifest.settings.get("pair"):
+        pairs = " of pairs" * (manifest.task in PLAIN)
+        raise UsageError("--lengths", f"is for tasks that take one text, not {manifest.task}{pairs}")
     return list(mixes.texts(bundle, MESSAGES, lengths, count))
 
 
@@ -39,8 +40,8 @@ def read_inputs(
 
     Raises UsageError where a task needs a file and there is none, DataError for one that cannot be used.
     """
-    if file is None and manifest.task not in PLAIN:
-        raise UsageError("--input", f"is wanted for {manifest.task}")
+    if file is None and (manifest.task not in PLAIN or manifest.settings.get("pair")):
+        raise UsageError("--input", f"is wanted for {manifest.task}" + " of pairs" * (manifest.task in PLAIN))
     source = file or str(MESSAGES)
     task = tasks.load(manifest.task)
     if file is not None and (Path(file) / "corpus.jsonl").is_file():  # a collection
@@ -52,13 +53,13 @@ def read_inputs(
         records = [Record({n: r.text("text") for n in ("text", "source")}, r.file, r.line)
                    for r in islice(data.read(source), most)]  # fmt: skip
     else:
-        records = list(islice(data.read(source, data.parse_columns(columns)), most))
+        records = list(islice(data.read(source, data.parse_columns(columns), split="test"), most))
+    spec = tasks.spec(task, manifest)
     labelled = manifest.task in answers.QUALITY and _is_labelled(task, records[0])
-    examples = [task.read(each, labelled) for each in records]
     if labelled:
-        spec = tasks.spec(task, manifest)
-        for example in examples:
-            task.check(example, spec)
+        examples = tasks.labelled(task, records, spec)
+    else:
+        examples = [tasks.read_unlabelled(task, each, spec) for each in records]
     return [answers.given(manifest.task, e) for e in examples], examples if labelled else ()
 
 

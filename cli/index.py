@@ -39,6 +39,7 @@ def build(
     precision: str = "auto",
     threads: int | None = None,
     columns: str | None = None,
+    split: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Embed a corpus and write an index of it. After an interruption, the same command goes on where it was.
@@ -46,7 +47,7 @@ def build(
     Parameters
     ----------
     corpus
-        .jsonl, .csv or .parquet file of {"id", "text"}
+        .jsonl, .csv or .parquet file of {"id", "text"}, or a folder of the datasets library
     embedder
         bundle of sentence-embedding, or OWNER/NAME@COMMIT on the hub
     output
@@ -57,12 +58,16 @@ def build(
         processor threads; none: all that affinity and cgroup leave
     columns
         names of fields in the file, as text=body
+    split
+        which split of a folder that has several, as train
     overwrite
         replace what is at the output, or drop another build that was interrupted there
     """
     opened = BundleEmbedder(embedder, precision, threads)
     mapping = data.parse_columns(columns)
-    made = Index.build(corpus, opened, output, columns=mapping, overwrite=overwrite, progress=bar)
+    made = Index.build(
+        corpus, opened, output, columns=mapping, split=split, overwrite=overwrite, progress=bar
+    )
     _say_cut(opened)
     say(f"index: {output}, {len(made)} passages of {made.dimensions} dimensions")
 
@@ -76,6 +81,7 @@ def add(
     embedder: str | None = None,
     threads: int | None = None,
     columns: str | None = None,
+    split: str | None = None,
 ) -> None:
     """Add the passages of a corpus, all or none.
 
@@ -91,10 +97,12 @@ def add(
         processor threads; none: all that affinity and cgroup leave
     columns
         names of fields in the file, as text=body
+    split
+        which split of a folder that has several, as train
     """
     opened = Index.open(folder)
     own = _embedder(opened, embedder, threads)
-    count = opened.add(corpus, own, columns=data.parse_columns(columns), progress=bar)
+    count = opened.add(corpus, own, columns=data.parse_columns(columns), split=split, progress=bar)
     _say_cut(own)
     say(f"index: {folder}, {count} passages more, {len(opened)} in all")
 
@@ -133,6 +141,7 @@ def search(
     template: str = TEMPLATE,
     threads: int | None = None,
     columns: str | None = None,
+    split: str | None = None,
 ) -> None:
     """Find passages for queries, one JSON object a query: {"query", "hits": [{"id", "text", "score"}]}.
 
@@ -163,9 +172,14 @@ def search(
         processor threads; none: all that affinity and cgroup leave
     columns
         names of fields in the file of queries, as text=question
+    split
+        which split of a folder of queries that has several, as test
     """
     if (query is None) == (queries is None):
         raise UsageError("--query", "give either --query or --queries")
+    alone = data.Record({"text": query}, "--query", 1)
+    mapping = data.parse_columns(columns)
+    records = iter([alone]) if queries is None else data.read_split(queries, mapping, split)
     opened = Index.open(folder)
     engine = Search(
         opened,
@@ -173,8 +187,6 @@ def search(
         Reranker(reranker, threads=threads) if reranker else None,
         opened_reader(reader, threads=threads, template=template) if reader else None,
     )
-    alone = data.Record({"text": query}, "--query", 1)
-    records = iter([alone]) if queries is None else data.read(queries, data.parse_columns(columns))
     with files.whole_file(output) as stream:
         shown: Iterator[data.Record] = bar(records, "searching")
         while window := list(islice(shown, WINDOW)):

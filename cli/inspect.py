@@ -88,7 +88,8 @@ def _layers(
         raise UsageError("--layers", "is for bundles of encoders")
     tokenizer = open_tokenizer(bundle / TOKENIZER)
     spec = tasks.spec(task, manifest)
-    own = [task.read(r, labelled=False) for r in data.read(file, columns)] if file else []
+    records = data.read(file, columns, split="train") if file else iter(())
+    own = [tasks.read_unlabelled(task, record, spec) for record in records]
     rows = encoders.sampled(encoders.own_rows(task, tokenizer, spec, own) + encoders.rows(tokenizer, spec))
     feeds = [encoders.feed(row, manifest.graphs[encoders.ROLE]) for row in rows]
     found = doctor.layers(bundle, manifest, variant, feeds)

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from headway.cli.lines import Place, write_lines
 from headway.cli.screen import bar, say
-from headway.core import data, files
+from headway.core import data, files, tasks
 from headway.core.data import Record
 from headway.core.tasks import Example
 from headway.runtime import load
@@ -31,6 +31,7 @@ def predict(
     batch_tokens: int | None = None,
     threads: int | None = None,
     columns: str | None = None,
+    split: str | None = None,
     restart: bool = False,
 ) -> None:
     """Predict every record of a file, in order, in bounded memory.
@@ -42,7 +43,7 @@ def predict(
     bundle
         folder that `headway export` wrote, or OWNER/NAME@COMMIT on the hub
     input
-        .jsonl, .csv or .parquet file; - for JSON Lines on standard input
+        .jsonl, .csv or .parquet file, or a folder of the datasets library; - for JSON Lines on standard input
     output
         file for the predictions, which appears whole or not at all; - for standard output
     precision
@@ -57,10 +58,13 @@ def predict(
         processor threads; none: all that affinity and cgroup leave
     columns
         names of fields in the file, as text=body
+    split
+        which split of a folder that has several, as test
     restart
         begin anew, whatever an earlier run left
     """
     mapping = data.parse_columns(columns)
+    records = data.read_split(input, mapping, split)
     pipe = load(
         bundle,
         device=device.split(","),
@@ -69,7 +73,6 @@ def predict(
         threads=threads,
         batch_tokens=batch_tokens,
     )
-    records = data.read(input, mapping)
     total = _count(Path(input)) if sys.stderr.isatty() else None
     if can_resume(input, output):
         settings = {
@@ -79,6 +82,7 @@ def predict(
             "backend": backend,
             "batch_tokens": pipe.batch_tokens,
             "columns": mapping,
+            "split": split,
             "window": WINDOW,
             "headway": version("headway"),
         }
@@ -113,7 +117,7 @@ def _blocks(
     pipe: Pipeline, records: Iterator[Record], stream: TextIO, total: int | None
 ) -> Iterator[tuple[list[Example], int]]:
     """Write a line a record; yields after each window its inputs, and how many texts of it were cut."""
-    given, kept = tee(pipe.task.read(record, labelled=False) for record in records)
+    given, kept = tee(tasks.read_unlabelled(pipe.task, record, pipe.spec) for record in records)
     answered = zip(pipe.each(given), kept, strict=False)  # `each` reads ahead, within bounds
     shown = bar(answered, "predicting", total)
     while block := list(islice(shown, WINDOW)):

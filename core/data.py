@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from threading import Lock
+from typing import Any, BinaryIO, NoReturn, TypeVar
 
 import msgspec
 
 from headway.core.errors import DataError, UnavailableError, UsageError
+
+T = TypeVar("T")
+
+
+class _Unlabelled:
+    def __repr__(self) -> str:
+        return "-1: has no label"
+
+
+UNLABELLED = _Unlabelled()
+"""value of a field whose ClassLabel is -1, by which the `datasets` library says that a row has no label"""
 
 
 @dataclass(frozen=True)
@@ -33,7 +47,7 @@ class Record:
             raise self.error(f"missing; the record has {sorted(self.fields)}", field)
         value = self.fields[field]
         if not isinstance(value, str):
-            raise self.error(f"must be a text, not {type(value).__name__}", field)
+            self._refuse(value, "must be a text", field)
         if (problem := text_problem(value)) is not None:
             raise self.error(problem, field)
         return value
@@ -45,10 +59,28 @@ class Record:
             raise self.error(f"has {len(values)} entries, fewer than {least}", field)
         for place, value in enumerate(values):
             if not isinstance(value, str):
-                raise self.error(f"entry {place} must be a text, not {type(value).__name__}", field)
+                self._refuse(value, f"entry {place} must be a text", field)
             if (problem := text_problem(value)) is not None:
                 raise self.error(f"entry {place} {problem}", field)
         return tuple(values)
+
+    def label(self, field: str) -> str:
+        """A field that must hold the name of a label: a usable text, or a whole number. Raises DataError."""
+        value = self.fields.get(field)
+        if type(value) is int:
+            return str(value)
+        if field in self.fields and not isinstance(value, str):
+            self._refuse(value, "must be a text or a whole number", field)
+        return self.text(field)
+
+    def labels(self, field: str, least: int = 1) -> tuple[str, ...]:
+        """A field that must hold a list of at least `least` names of labels. Raises DataError."""
+        values = self.list(field)
+        for place, value in enumerate(values):
+            if not isinstance(value, str) and type(value) is not int:
+                self._refuse(value, f"entry {place} must be a text or a whole number", field)
+        names = [str(value) if type(value) is int else value for value in values]
+        return Record({**self.fields, field: names}, self.file, self.line).texts(field, least)
 
     def list(self, field: str) -> list[Any]:
         """A field that must hold a list. Raises DataError."""
@@ -56,7 +88,7 @@ class Record:
             raise self.error(f"missing; the record has {sorted(self.fields)}", field)
         value = self.fields[field]
         if not isinstance(value, list):
-            raise self.error(f"must be a list, not {type(value).__name__}", field)
+            self._refuse(value, "must be a list", field)
         return value
 
     def number(self, field: str) -> float:
@@ -69,6 +101,11 @@ class Record:
         if isinstance(value, bool) or not math.isfinite(number):
             raise self.error(f"must be a number, not {value!r}", field)
         return number
+
+    def _refuse(self, value: Any, problem: str, field: str) -> NoReturn:
+        if value is UNLABELLED:
+            raise self.error(f"{problem}, but it is {value!r}", field)
+        raise self.error(f"{problem}, not {type(value).__name__}", field)
 
 
 def text_problem(text: str) -> str | None:
@@ -85,21 +122,41 @@ def text_problem(text: str) -> str | None:
 
 
 SPLITS = {"train": ("train",), "dev": ("validation", "dev", "valid"), "test": ("test",)}
-"""what the parts of a data set are called"""
+"""what the splits of a data set are called, by what they are for"""
+FIELD_SIZE_LIMIT = 2**31 - 1
+"""characters in a field of a CSV file, at most: the greatest number that `csv` takes on every platform"""
+_csv_limit = Lock()
 
 
 def read(
-    path: str | Path, columns: Mapping[str, str] | None = None, split: str = "train"
+    path: str | Path, columns: Mapping[str, str] | None = None, split: str | None = None
 ) -> Iterator[Record]:
     """Yield the records of a .jsonl, .csv or .parquet file, or of JSON Lines on standard input ("-").
 
     A .txt file is one record, {"text": all of it}. A folder is one of the `datasets` library (`save_to_disk`, or
-    files that `load_dataset` reads), of which `split` (train, dev or test) is taken. `columns` maps the names that headway uses to names in the
-    file, {"text": "body"}, or to a template over them, {"source": "question: {question} context: {context}"}.
-    Raises DataError (file, line, field) for what cannot be read, and for a file without any record.
+    files that `load_dataset` reads), of which `split` is taken: train, dev or test, whatever the data set calls it,
+    or a name of its own. Without `split` the folder must have a single one. `columns` maps the names that headway
+    uses to names in the file, {"text": "body"}, or to a template over them,
+    {"source": "question: {question} context: {context}"}.
+    Raises UsageError where `split` is wanted, DataError (file, line, field) for what cannot be read, and for a file
+    without any record.
     """
+    rows = _folder(Path(path), split) if Path(path).is_dir() else _rows(path)
+    return _checked(rows, path, columns)
+
+
+def read_split(
+    path: str | Path, columns: Mapping[str, str] | None = None, split: str | None = None
+) -> Iterator[Record]:
+    """As `read`, of a `split` that the user names: refused where there are no splits. Raises UsageError."""
+    if split is not None and not Path(path).is_dir():
+        raise UsageError("--split", f"is for folders of the datasets library; {path} is none")
+    return read(path, columns, split)
+
+
+def _checked(rows: Iterator[Record], path: str | Path, columns: Mapping[str, str] | None) -> Iterator[Record]:
     empty = True
-    for record in _rows(path, split):
+    for record in rows:
         empty = False
         yield _renamed(record, columns) if columns else record
     if empty:
@@ -114,20 +171,25 @@ def parse_columns(mapping: str | None) -> dict[str, str]:
     for ours, equals, theirs in pairs:
         if not (ours and equals and theirs):
             raise UsageError("--columns", f"wants name=column,…; got '{mapping}'")
+    if twice := repeated([ours for ours, _, _ in pairs]):
+        raise UsageError("--columns", f"names '{twice}' twice")
     return {ours: theirs for ours, _, theirs in pairs}
 
 
-def _rows(path: str | Path, split: str) -> Iterator[Record]:
+def repeated(names: Iterable[str]) -> str | None:
+    """The first name that occurs more than once, or None."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
+
+
+def _rows(path: str | Path) -> Iterator[Record]:
     if str(path) == "-":
         yield from _jsonl(sys.stdin.buffer, "standard input")
         return
     path = Path(path)
-    if path.is_dir():
-        yield from _folder(path, split)
-        return
     readers = {".jsonl": _jsonl, ".json": _jsonl, ".csv": _csv, ".parquet": _parquet, ".txt": _txt}
     if path.suffix not in readers:
-        raise DataError(f"unknown kind of file '{path.suffix}'; known: {', '.join(readers)}", file=str(path))
+        unknown = f"unknown kind of file '{path.suffix}'; known: {', '.join(readers)}"
+        raise DataError(unknown if path.exists() else "No such file or directory", file=str(path))
     try:
         with path.open("rb") as stream:
             yield from readers[path.suffix](stream, str(path))
@@ -144,18 +206,51 @@ def _jsonl(stream: BinaryIO, file: str) -> Iterator[Record]:
             raise DataError(problem, file=file, line=number) from error
         if not isinstance(fields, dict):
             raise DataError(f"must be a JSON object, not {type(fields).__name__}", file=file, line=number)
+        if any(line.count(f'"{key}"') > 1 for key in _keys(fields)):
+            _refuse_repeated_keys(line, file, number)
         yield Record(fields, file, number)
+
+
+def _keys(fields: Mapping[str, Any]) -> Iterator[str]:
+    """The keys of an object and of the objects in it, but not of those in its lists."""
+    for key, value in fields.items():
+        yield key
+        if isinstance(value, dict):
+            yield from _keys(value)
+
+
+def _refuse_repeated_keys(line: str, file: str, number: int) -> None:
+    """Raise DataError if an object of the line has a key twice, of which `msgspec` would take the last."""
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        if (twice := repeated(key for key, _ in pairs)) is not None:
+            raise DataError("occurs twice in the object", file=file, line=number, field=twice)
+
+    json.loads(line, object_pairs_hook=check)
 
 
 def _csv(stream: BinaryIO, file: str) -> Iterator[Record]:
     rows = csv.DictReader((line for _, line in _lines(stream, file)), strict=True)
     try:
-        for fields in rows:
+        names = _unlimited(lambda: rows.fieldnames) or ()
+        if (twice := repeated(name for name in names if name.strip())) is not None:
+            raise DataError("occurs twice in the header", file=file, line=rows.reader.line_num, field=twice)
+        while (fields := _unlimited(lambda: next(rows, None))) is not None:
             if None in fields or None in fields.values():
                 raise DataError("has not as many columns as the header", file=file, line=rows.line_num)
             yield Record(fields, file, rows.line_num)
     except csv.Error as error:
         raise DataError(f"invalid CSV: {error}", file=file, line=rows.reader.line_num) from error
+
+
+def _unlimited(step: Callable[[], T]) -> T:
+    """A step of a CSV reader, without the limit of 131,072 characters a field, which is the process's."""
+    with _csv_limit:
+        before = csv.field_size_limit(FIELD_SIZE_LIMIT)
+        try:
+            return step()
+        finally:
+            csv.field_size_limit(before)
 
 
 def _parquet(stream: BinaryIO, file: str) -> Iterator[Record]:
@@ -166,15 +261,21 @@ def _parquet(stream: BinaryIO, file: str) -> Iterator[Record]:
         raise UnavailableError("pyarrow, which reads Parquet,", "pip install 'headway[data]'") from error
     number = 0
     try:
-        for batch in pyarrow.parquet.ParquetFile(stream).iter_batches():
+        opened = pyarrow.parquet.ParquetFile(stream)
+        if (twice := repeated(opened.schema_arrow.names)) is not None:
+            raise DataError("occurs twice among the columns", file=file, field=twice)
+        for batch in opened.iter_batches():
             for fields in batch.to_pylist():
                 number += 1
                 yield Record(fields, file, number)
-    except pyarrow.ArrowInvalid as error:
+    except (
+        pyarrow.ArrowException,
+        ValueError,
+    ) as error:  # of Parquet itself, or of a value that Python cannot have
         raise DataError(f"invalid Parquet: {error}", file=file, line=number + 1) from error
 
 
-def _folder(path: Path, split: str) -> Iterator[Record]:
+def _folder(path: Path, split: str | None) -> Iterator[Record]:
     """A data set of the `datasets` library; numbers of a ClassLabel become their names."""
     try:
         import datasets
@@ -184,25 +285,71 @@ def _folder(path: Path, split: str) -> Iterator[Record]:
         saved = any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
         found: Any = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path))
     except Exception as error:  # the library raises many kinds
-        problem = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"no data set that can be read: {problem}", file=str(path)) from error
+        raise DataError(f"no data set that can be read: {_first_line(error)}", file=str(path)) from error
     if isinstance(found, dict):
-        names = [name for name in SPLITS[split] if name in found]
-        if not names:
-            raise DataError(
-                f"has no split {' or '.join(SPLITS[split])}; it has {', '.join(found)}", file=str(path)
-            )
-        found = found[names[0]]
-    classes = {n: f for n, f in found.features.items() if isinstance(f, datasets.ClassLabel)}
-    lists = {
-        n: f.feature
-        for n, f in found.features.items()
-        if isinstance(getattr(f, "feature", None), datasets.ClassLabel)
-    }
-    for number, fields in enumerate(found, start=1):
-        named = {n: kind.int2str(fields[n]) for n, kind in classes.items() if fields[n] is not None}
-        named |= {n: [kind.int2str(v) for v in fields[n]] for n, kind in lists.items() if fields[n]}
+        found = found[_split_name(path, list(found), split)]
+    elif split is not None and split not in SPLITS:
+        raise UsageError("--split", f"is '{split}', but {path} is one data set without splits")
+    return _named_rows(path, found)
+
+
+def _split_name(path: Path, names: Sequence[str], split: str | None) -> str:
+    """Raises UsageError or DataError."""
+    if split is None:
+        if len(names) > 1:
+            raise UsageError("--split", f"say which split of {path} is meant: {', '.join(names)}")
+        return names[0]
+    aliases = SPLITS.get(split, (split,))
+    wanted = [name for name in (*aliases, split) if name in names]
+    if not wanted:
+        raise DataError(f"has no split {' or '.join(aliases)}; it has {', '.join(names)}", file=str(path))
+    return wanted[0]
+
+
+def _named_rows(path: Path, found: Any) -> Iterator[Record]:
+    namers = {name: namer for name, kind in found.features.items() if (namer := _namer(kind)) is not None}
+    rows = iter(found)
+    number = 0
+    while True:
+        number += 1
+        try:
+            fields = next(rows, None)
+        except Exception as error:  # as pictures are decoded, for one, many kinds
+            raise DataError(_first_line(error), file=str(path), line=number) from error
+        if fields is None:
+            return
+        record = Record(fields, str(path), number)
+        named = {name: _name_labels(namer, record, name) for name, namer in namers.items()}
         yield Record(fields | named, str(path), number)
+
+
+def _name_labels(namer: Callable[[Any], Any], record: Record, field: str) -> Any:
+    try:
+        return namer(record.fields[field])
+    except ValueError as error:  # the library's word about a number without a name
+        raise record.error(_first_line(error), field) from error
+
+
+def _namer(feature: Any) -> Callable[[Any], Any] | None:
+    """What turns a value's numbers into the names of their ClassLabels; None for features without a ClassLabel."""
+    import datasets
+
+    if isinstance(feature, datasets.ClassLabel):
+        return lambda value: None if value is None else UNLABELLED if value == -1 else feature.int2str(value)
+    if isinstance(feature, dict):
+        inside = {name: namer for name, kind in feature.items() if (namer := _namer(kind)) is not None}
+        return (
+            (lambda value: value and value | {name: namer(value[name]) for name, namer in inside.items()})
+            if inside
+            else None
+        )
+    entry = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", None)
+    namer = None if entry is None else _namer(entry)
+    return None if namer is None else lambda value: value and [namer(each) for each in value]
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _txt(stream: BinaryIO, file: str) -> Iterator[Record]:
@@ -220,15 +367,25 @@ def _lines(stream: Iterable[bytes], file: str) -> Iterator[tuple[int, str]]:
 
 
 def _renamed(record: Record, columns: Mapping[str, str]) -> Record:
-    fields = dict(record.fields)
-    for ours, theirs in columns.items():
-        wanted = re.findall(r"{(\w+)}", theirs) or [theirs]
-        for name in wanted:
+    """The record under other names. What is renamed has its old name no more; what a template reads keeps it."""
+    sources = {ours: re.findall(r"{(\w+)}", theirs) or [theirs] for ours, theirs in columns.items()}
+    used = {name for names in sources.values() for name in names}
+    for ours, names in sources.items():
+        for name in names:
             if name not in record.fields:
                 raise record.error(
                     f"missing (named by --columns); the record has {sorted(record.fields)}", name
                 )
-        if wanted == [theirs]:
+        if ours in record.fields and ours not in used:
+            raise record.error(
+                f"the data has a field of this name, which '{ours}={columns[ours]}' of --columns would replace; "
+                f"if that is meant, rename it, too: --columns {ours}={columns[ours]},unused={ours}",
+                ours,
+            )
+    renamed = {columns[ours] for ours, names in sources.items() if names == [columns[ours]]}
+    fields = {name: value for name, value in record.fields.items() if name not in renamed}
+    for ours, theirs in columns.items():
+        if theirs in renamed:
             fields[ours] = record.fields[theirs]
         else:
             fields[ours] = re.sub(r"{(\w+)}", lambda m: record.text(m[1]), theirs)

@@ -65,17 +65,16 @@ def export(folder: Path, options: ExportOptions, progress: Progress = silent) ->
     task = tasks.load(name)
     columns = data.parse_columns(options.columns)
     examples: list[Example] = []
+    trained = checkpoint.open_checkpoint(folder) if (folder / NAME).is_file() else None
     if options.eval is not None:
-        examples = tasks.read_labelled(task, options.eval, columns, split="dev")
-    if (folder / NAME).is_file():
-        opened = checkpoint.open_checkpoint(folder)
-    else:
-        opened = checkpoint.open_foreign(folder, name, examples)
-    for example in examples:
-        task.check(example, opened.spec)
+        spec = None if trained is None else trained.spec
+        examples = tasks.read_labelled(task, options.eval, columns, spec, split="dev")
+    opened = checkpoint.open_foreign(folder, name, examples) if trained is None else trained
+    examples = tasks.read_again(task, examples, opened.spec)
     own = examples
     if options.calibration is not None:
-        own = [task.read(r, labelled=False) for r in data.read(options.calibration, columns)]
+        records = data.read(options.calibration, columns, split="train")
+        own = [tasks.read_unlabelled(task, record, opened.spec) for record in records]
     with files.whole_folder(options.output, options.overwrite) as out:
         reference: dict[str, float] = {}
         if examples:

@@ -213,7 +213,9 @@ class Front:
         readable: list[tuple[_Request, Example]] = []
         for request in batch:
             try:
-                readable.append((request, tasks.read_input(self._pipe.task, request.given, 0)))
+                readable.append(
+                    (request, tasks.read_input(self._pipe.task, request.given, 0, self._pipe.spec))
+                )
             except Exception as error:  # noqa: BLE001 (its caller sees it)
                 request.answer.set_exception(error)
         try:

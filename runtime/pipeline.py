@@ -72,16 +72,18 @@ class Pipeline(ABC):
         `settings` are those of `predict`. Raises InputError, naming the place, for unusable inputs.
         """
         if isinstance(inputs, str | Mapping):
-            return self.predict([tasks.read_input(self.task, inputs, 0)], **settings)[0]
+            return self.predict([tasks.read_input(self.task, inputs, 0, self.spec)], **settings)[0]
         if not isinstance(inputs, Sequence):
             raise InputError(0, f"wants an input or a sequence of inputs, not {type(inputs).__name__}")
-        read = [tasks.read_input(self.task, given, i) for i, given in enumerate(inputs)]
+        read = [tasks.read_input(self.task, given, i, self.spec) for i, given in enumerate(inputs)]
         return list(self.each(read, **settings)) if len(read) > WINDOW else self.predict(read, **settings)
 
     def stream(self, inputs: Iterable[Input], **settings: Any) -> Iterator[Result]:
         """Predict any number of inputs in bounded memory, in the order given."""
         numbered = zip(inputs, count(), strict=False)
-        return self.each((tasks.read_input(self.task, given, i) for given, i in numbered), **settings)
+        return self.each(
+            (tasks.read_input(self.task, given, i, self.spec) for given, i in numbered), **settings
+        )
 
     def each(self, examples: Iterable[Example], **settings: Any) -> Iterator[Result]:
         """As `stream`, of inputs that were read already."""
@@ -161,7 +163,8 @@ class EncoderPipeline(Pipeline):
             given = inputs
         else:
             every = [inputs] if isinstance(inputs, str) else inputs
-            given = Ragged.of(self._rows([tasks.read_input(self.task, g, i) for i, g in enumerate(every)]))
+            read = [tasks.read_input(self.task, g, i, self.spec) for i, g in enumerate(every)]
+            given = Ragged.of(self._rows(read))
         found: dict[str, DeviceArray] = run(given)
         return found
 

@@ -88,7 +88,11 @@ GOOD = b'{"text": "fine", "label": "x"}\n'
         (b'{"text": "a\\u0000b", "label": "x"}', "text", "holds a NUL byte at character 1"),
         (b'{"text": 5, "label": "x"}', "text", "must be a text, not int"),
         (b'{"text": null, "label": "x"}', "text", "must be a text, not NoneType"),
-        (b'{"text": "fine", "label": 1}', "label", "must be a text, not int"),
+        (b'{"text": "fine", "label": 1.0}', "label", "must be a text or a whole number, not float"),
+        (b'{"text": "fine", "label": true}', "label", "must be a text or a whole number, not bool"),
+        (b'{"text": "fine", "label": null}', "label", "must be a text or a whole number, not NoneType"),
+        (b'{"text": "fine", "text": "gone", "label": "x"}', "text", "occurs twice in the object"),
+        (b'{"text": "fine", "label": "x", "meta": {"a": 1, "a": 2}}', "a", "occurs twice in the object"),
         (b'{"text": "fine", "label": " "}', "label", "is empty or only white space"),
     ],
 )
@@ -373,7 +377,7 @@ def dataset() -> Any:
 
 def test_a_saved_data_set_with_names_for_its_numbers(dataset: Any, tmp_path: Path) -> None:
     dataset.save_to_disk(str(tmp_path / "saved"))
-    found = [(r.fields, r.line) for r in data.read(tmp_path / "saved")]
+    found = [(r.fields, r.line) for r in data.read(tmp_path / "saved", split="train")]
     assert found == [
         ({"text": "a", "label": "good", "tags": ["O", "B-x"]}, 1),
         ({"text": "b", "label": "bad", "tags": ["O"]}, 2),
@@ -385,6 +389,100 @@ def test_a_saved_data_set_with_names_for_its_numbers(dataset: Any, tmp_path: Pat
     assert [r.fields["label"] for r in data.read(tmp_path / "one", split="test")] == ["good", "bad"]
 
 
+def test_which_split_is_read(dataset: Any, tmp_path: Path) -> None:
+    """One is read whatever its name; of several the user says which."""
+    import datasets
+
+    one = dataset["train"]
+    one.save_to_disk(str(tmp_path / "plain"))
+    datasets.DatasetDict({"prod": one}).save_to_disk(str(tmp_path / "prod"))
+    datasets.DatasetDict({"prod": one, "test": one.select([1])}).save_to_disk(str(tmp_path / "two"))
+    for name in ("plain", "prod"):
+        assert [r.fields["text"] for r in data.read_split(tmp_path / name)] == ["a", "b"]
+    assert [r.fields["text"] for r in data.read_split(tmp_path / "two", split="test")] == ["b"]
+    assert [r.fields["text"] for r in data.read_split(tmp_path / "two", split="prod")] == ["a", "b"]
+    with pytest.raises(UsageError, match="^--split: say which split of .*two is meant: prod, test$"):
+        data.read_split(tmp_path / "two")
+    with pytest.raises(DataError, match="two: has no split train; it has prod, test$"):
+        data.read_split(tmp_path / "two", split="train")
+    with pytest.raises(UsageError, match="^--split: is 'x', but .*plain is one data set without splits$"):
+        data.read_split(tmp_path / "plain", split="x")
+    rows = write(tmp_path / "data.jsonl", ROWS)
+    with pytest.raises(
+        UsageError, match="^--split: is for folders of the datasets library; .*data.jsonl is none$"
+    ):
+        data.read_split(rows, split="test")
+
+
+@pytest.fixture
+def unlabelled(tmp_path: Path) -> Path:
+    """A saved data set with ClassLabels of many forms, of which the second row's are -1 and the third's null."""
+    import datasets
+
+    names = datasets.ClassLabel(names=["bad", "good"])
+    features = datasets.Features(
+        {
+            "text": datasets.Value("string"),
+            "tokens": datasets.List(datasets.Value("string")),
+            "label": names,
+            "labels": datasets.List(names),
+            "nested": {"label": names, "deep": datasets.List(datasets.List(names))},
+        }
+    )
+    rows = {
+        "text": ["a", "b", "c"],
+        "tokens": [["a"], ["b"], ["c"]],
+        "label": [1, -1, None],
+        "labels": [[1, 0], [0, -1], None],
+        "nested": [
+            {"label": 1, "deep": [[0], [1, 1]]},
+            {"label": -1, "deep": [[-1]]},
+            {"label": None, "deep": None},
+        ],
+    }
+    one = datasets.Dataset.from_dict(rows, features=features)
+    one.save_to_disk(str(tmp_path / "saved"))
+    return tmp_path / "saved"
+
+
+def test_a_class_label_of_minus_one_is_no_label(unlabelled: Path) -> None:
+    first, second, third = data.read(unlabelled)
+    assert first.fields["nested"] == {"label": "good", "deep": [["bad"], ["good", "good"]]}
+    assert second.fields["nested"] == {"label": data.UNLABELLED, "deep": [[data.UNLABELLED]]}
+    assert third.fields["label"] is None
+    for name, field, entry in [
+        ("text-classification", "label", ""),
+        ("sequential-sentence-classification", "labels", "entry 1 "),
+    ]:
+        task, rename = tasks.load(name), {"sentences": second.fields["tokens"] * 2}
+        record = data.Record(second.fields | rename, second.file, second.line)
+        assert task.read(record, labelled=False).id is None
+        with pytest.raises(DataError) as caught:
+            task.read(record, labelled=True)
+        assert (caught.value.file, caught.value.line, caught.value.field) == (str(unlabelled), 2, field)
+        assert caught.value.problem == f"{entry}must be a text or a whole number, but it is -1: has no label"
+    with pytest.raises(DataError, match=":3: field 'label': must be a text or a whole number, not NoneType"):
+        TASK.read(third, labelled=True)
+    tags = tasks.load("token-classification")
+    with pytest.raises(
+        DataError, match=":2: field 'tags': entry 0 must be a text, but it is -1: has no label"
+    ):
+        tags.read(data.Record({"tokens": ["b"], "tags": [data.UNLABELLED]}, "f", 2), labelled=True)
+
+
+def test_a_number_that_is_no_class(tmp_path: Path) -> None:
+    import datasets
+    import pyarrow as pa
+
+    features = datasets.Features({"label": datasets.ClassLabel(names=["bad", "good"])})
+    table = pa.table({"label": pa.array([1, 7])})
+    datasets.Dataset(
+        datasets.table.InMemoryTable(table), info=datasets.DatasetInfo(features=features)
+    ).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(DataError, match="saved:2: field 'label': .*7"):
+        list(data.read(tmp_path / "saved"))
+
+
 def test_a_folder_of_files_as_the_hub_has_them(
     dataset: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -394,10 +492,116 @@ def test_a_folder_of_files_as_the_hub_has_them(
     (tmp_path / "set").mkdir()
     for split, name in (("train", "train"), ("validation", "validation")):
         dataset[split].to_parquet(str(tmp_path / "set" / f"{name}-00000-of-00001.parquet"))
-    assert [r.fields["label"] for r in data.read(tmp_path / "set")] == ["good", "bad"]
+    assert [r.fields["label"] for r in data.read(tmp_path / "set", split="train")] == ["good", "bad"]
     assert [r.fields["tags"] for r in data.read(tmp_path / "set", split="dev")] == [["O"]]
 
 
 def test_a_folder_without_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no data set that can be read: "):
         list(data.read(tmp_path))
+
+
+@pytest.mark.parametrize("length", [131_072, 131_073, 200_000])
+def test_long_csv_fields(length: int, tmp_path: Path) -> None:
+    """The limit is the process's, and stays what it was for others."""
+    text = 'a, "b"\n' * (length // 8) + "c" * (length % 8)
+    path = write(tmp_path / "data.csv", [{"text": text, "label": "x"}, {"text": "short", "label": "y"}])
+    limit = csv.field_size_limit()
+    reading = data.read(path)
+    assert next(reading).fields == {"text": text, "label": "x"}
+    assert csv.field_size_limit() == limit
+    assert [r.fields["text"] for r in reading] == ["short"]
+
+
+def test_a_long_name_of_a_csv_column(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("n" * 200_000 + ",text\n1,fine\n")
+    assert next(data.read(path)).fields["text"] == "fine"
+
+
+@pytest.mark.parametrize(
+    ("content", "place", "problem"),
+    [
+        (b"text,label,text\na,x,b\n", (1, "text"), "occurs twice in the header"),
+        (b"\xef\xbb\xbftext,label,label\r\na,x,b\r\n", (1, "label"), "occurs twice in the header"),
+        (b'text,label\n"a\0b",x\n', (2, "text"), "holds a NUL byte at character 1"),
+        (b'text,label\n"a,x\n', (2, None), "invalid CSV: unexpected end of data"),
+        (b'text,label\n"a"b,x\n', (2, None), "invalid CSV: "),
+        (b"text,label\na\n", (2, None), "has not as many columns as the header"),
+        (b"text,label\r\n", (None, None), "holds no records"),
+        (b"\r\n\r\n", (None, None), "holds no records"),
+    ],
+)
+def test_bad_csv_headers_and_quotes(
+    content: bytes, place: tuple[int | None, str | None], problem: str, tmp_path: Path
+) -> None:
+    error = refused(tmp_path / "data.csv", content)
+    assert (error.line, error.field) == place
+    assert error.problem.startswith(problem)
+
+
+def test_columns_without_a_name_are_no_duplicates(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("text,,\nfine,1,2\n")
+    assert [r.fields["text"] for r in data.read(path)] == ["fine"]
+
+
+def test_parquet_columns_of_one_name(tmp_path: Path) -> None:
+    path = tmp_path / "data.parquet"
+    table = pyarrow.table([["a"], ["b"], ["c"]], names=["text", "label", "text"])
+    pyarrow.parquet.write_table(table, path)
+    error = refused(path, None)
+    assert (error.field, error.problem) == ("text", "occurs twice among the columns")
+
+
+def test_parquet_that_holds_no_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "data.parquet"
+    texts = pyarrow.array([b"good", b"caf\xe9"]).view(pyarrow.string())
+    pyarrow.parquet.write_table(pyarrow.table([texts], names=["text"]), path)
+    assert refused(path, None).problem.startswith("invalid Parquet: 'utf-8' codec can't decode")
+
+
+def test_no_file_and_no_folder(tmp_path: Path) -> None:
+    for name in ("none.jsonl", "none"):
+        assert refused(tmp_path / name, None).problem == "No such file or directory"
+
+
+def test_keys_that_only_look_repeated(tmp_path: Path) -> None:
+    rows = [{"text": 'the "label"', "label": "text"}, {"text": "label", "label": "label"}]
+    rows.append({"text": "a", "label": "x", "list": [{"text": 1}, {"text": 2}]})
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [dict(r.fields) for r in data.read(path)] == rows
+
+
+@pytest.mark.parametrize("field", ["label", "labels"])
+def test_whole_numbers_are_names_of_labels(field: str, tmp_path: Path) -> None:
+    """As texts, so that 1 in JSON, Parquet or a data set is the same label as 1 in CSV."""
+    rows: Any = [{"text": "a", field: 1}, {"text": "b", field: -2}]
+    if field == "labels":
+        rows = [row | {field: [row[field]]} for row in rows]
+    expected: list[Any] = ["1", "-2"] if field == "label" else [("1",), ("-2",)]
+    for kind in ("jsonl", "parquet"):
+        examples = tasks.read_labelled(TASK, write(tmp_path / f"data.{kind}", rows))
+        assert [e.gold for e in examples] == expected  # type: ignore[attr-defined]
+
+
+def test_columns_that_would_be_replaced(tmp_path: Path) -> None:
+    path = write(tmp_path / "data.jsonl", [{"text": "raw", "clean": "fine"}])
+    with pytest.raises(DataError, match="data.jsonl:1: field 'text': the data has a field of this name"):
+        list(data.read(path, data.parse_columns("text=clean")))
+    (record,) = data.read(path, data.parse_columns("text=clean,unused=text"))
+    assert record.fields == {"text": "fine", "unused": "raw"}
+    (record,) = data.read(path, data.parse_columns("text={clean}: {text}"))
+    assert record.fields == {"text": "fine: raw", "clean": "fine"}
+    (record,) = data.read(path, data.parse_columns("text=text"))
+    assert record.fields == {"text": "raw", "clean": "fine"}
+    with pytest.raises(UsageError, match="--columns: names 'text' twice"):
+        data.parse_columns("text=clean,text=raw")
+
+
+def test_a_renamed_field_is_not_read_by_its_old_name(tmp_path: Path) -> None:
+    """Numbers that are called score by --columns are no labels, too."""
+    path = write(tmp_path / "data.jsonl", [{"text": "a", "label": 3}, {"text": "b", "label": 4}])  # type: ignore[list-item]
+    examples = tasks.read_labelled(TASK, path, data.parse_columns("score=label"))
+    assert [e.gold for e in examples] == [3.0, 4.0]  # type: ignore[attr-defined]

@@ -18,6 +18,7 @@ from headway.export.options import ExportOptions
 from headway.runtime import load
 from headway.train import foreign
 from tests import corpora
+from tests.conftest import Run
 
 HEADS: dict[str, Any] = {
     "text-classification": transformers.AutoModelForSequenceClassification,
@@ -82,6 +83,50 @@ def test_pairs_are_told_by_the_users_data(pretrained: Path, tmp_path: Path) -> N
     other = corpora.write(corpora.single, "train", tmp_path, 20)
     with pytest.raises(DataError, match="unknown label"):
         export(folder, ExportOptions(output=tmp_path / "c", precision="fp32", eval=other, threads=1))
+
+
+def test_whether_pairs_are_read_is_unknown_without_the_users_data(
+    pretrained: Path, tmp_path: Path, run: Run
+) -> None:
+    """As of a model of natural language inference: one text and two are accepted, and judged."""
+    labels = {"id2label": {0: "other", 1: "same"}, "label2id": {"other": 0, "same": 1}}
+    folder = with_head("text-classification", pretrained, tmp_path / "model", **labels)
+    export(folder, ExportOptions(output=tmp_path / "b", precision="fp32", threads=1))
+    assert Bundle.read(tmp_path / "b").settings["pair"] is None
+    pipe: Any = load(tmp_path / "b", threads=1)
+    assert pipe("one").label == pipe(["one"])[0].label
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    tokens = transformers.AutoTokenizer.from_pretrained(folder)("one", "two", return_tensors="pt")
+    with torch.no_grad():
+        expected = model(**tokens).logits[0].softmax(0)
+    np.testing.assert_allclose(
+        list(pipe([("one", "two")])[0].scores.values()), expected, rtol=1e-4, atol=1e-5
+    )
+    data = corpora.write(corpora.pairs, "train", tmp_path, 20)
+    ran = run("evaluate", tmp_path / "b", "--data", data, "--threads", 1)
+    assert (ran.code, "20 records: accuracy" in ran.err) == (0, True), ran.err
+
+
+@pytest.mark.parametrize("task", ["text-classification", "token-classification"])
+def test_two_outputs_of_one_name(task: str, pretrained: Path, tmp_path: Path) -> None:
+    folder = with_head(task, pretrained, tmp_path / "model", num_labels=3)
+    change(folder / "config.json", id2label={"0": "other", "1": "bug", "2": "other"})
+    with pytest.raises(
+        CheckpointError, match=r"two of its outputs are called 'other' \(id2label in config.json\)"
+    ):
+        export(folder, ExportOptions(output=tmp_path / "b", precision="fp32", threads=1))
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_foreign_regression_is_judged_by_its_score(pretrained: Path, tmp_path: Path) -> None:
+    folder = with_head("text-classification", pretrained, tmp_path / "model", num_labels=1)
+    rows = [
+        {"text": m["text"], "label": m["label"], "score": i} for i, m in enumerate(corpora.single("dev")[:12])
+    ]
+    data = tmp_path / "dev.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = export(folder, ExportOptions(output=tmp_path / "b", precision="fp32", eval=data, threads=1))
+    assert set(report.variants["fp32"].quality) == {"pearson", "spearman"}
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ class Watched:
     """A pipeline that notes its batches; while `go` is not set it does not begin the next."""
 
     def __init__(self, pipe: Pipeline) -> None:
-        self.task, self._pipe = pipe.task, pipe
+        self.task, self.spec, self._pipe = pipe.task, pipe.spec, pipe
         self.batches: list[list[str]] = []
         self.settings: list[dict[str, Any]] = []
         self.begun, self.go = threading.Event(), threading.Event()

@@ -79,7 +79,7 @@ from tests.task_examples import complaint, read, record, spec_of
         (
             "sentence-embedding",
             {"text1": "a", "text2": "b", "label": True},
-            "field 'label': must be a text, not bool",
+            "field 'label': must be a text or a whole number, not bool",
         ),
         (
             "sentence-embedding",

@@ -113,10 +113,13 @@ def _read(
     task: Task, specifics: TrainTask, options: TrainOptions
 ) -> tuple[list[Example], list[Example], PreTrainedTokenizerBase, Spec]:
     columns = data.parse_columns(options.columns)
-    examples = tasks.read_labelled(task, options.train, columns)
+    wanted_gold = getattr(specifics, "wanted_gold", lambda options, training: ())
+    examples = tasks.read_labelled(task, options.train, columns, wanted=wanted_gold(options, ()))
     held_out: list[Example] = []
     if options.eval is not None:
-        held_out = tasks.read_labelled(task, options.eval, columns, split="dev")
+        held_out = tasks.read_labelled(
+            task, options.eval, columns, split="dev", wanted=wanted_gold(options, examples)
+        )
     if options.from_scratch:
         tokenizer = specifics.new_tokenizer(examples, options)  # type: ignore[attr-defined]
     else:

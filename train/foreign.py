@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
+from headway.core import data
 from headway.core.errors import CheckpointError
 from headway.core.manifest import Checkpoint
 from headway.core.tasks import (
@@ -148,14 +149,20 @@ Said = tuple[msgspec.Struct, list[str]]
 """settings and labels"""
 
 
-def _labels(config: Any) -> list[str]:
-    return [str(label) for _, label in sorted(config.id2label.items())]
+def _labels(told: _Model) -> list[str]:
+    """Raises CheckpointError if two outputs have the same name, as answers are by name."""
+    labels = [str(label) for _, label in sorted(told.config.id2label.items())]
+    if (twice := data.repeated(labels)) is not None:
+        raise CheckpointError(
+            told.folder, f"two of its outputs are called '{twice}' (id2label in config.json)"
+        )
+    return labels
 
 
 def _text_classification(told: _Model) -> Said:
     problem = getattr(told.config, "problem_type", None)
-    labels = _labels(told.config)
-    pair = bool(told.examples) and told.examples[0].pair is not None
+    labels = _labels(told)
+    pair = told.examples[0].pair is not None if told.examples else None
     if problem == "regression" or len(labels) == 1:
         activation: Any = "identity" if problem == "regression" else "sigmoid"  # as the Transformers pipeline
         return text_classification.Settings(kind="regression", pair=pair, activation_fn=activation), []
@@ -164,7 +171,7 @@ def _text_classification(told: _Model) -> Said:
 
 
 def _token_classification(told: _Model) -> Said:
-    labels = _labels(told.config)
+    labels = _labels(told)
     scheme = token_classification.scheme_of(labels)
     fallback = "O" if "O" in labels else labels[0]
     return token_classification.Settings(scheme=scheme, fallback=fallback), labels
@@ -177,7 +184,7 @@ def _sequential(told: _Model) -> Said:
     settings = sequential_sentence_classification.Settings(
         separator=separator, opening=told.tokenizer.cls_token
     )
-    return settings, _labels(told.config)
+    return settings, _labels(told)
 
 
 def _question_answering(told: _Model) -> Said:

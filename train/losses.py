@@ -38,7 +38,7 @@ def multiple_negatives(
     Args:
         anchor: (B, D).
         others: (M, D), of which the first B are the anchors' own positives in order; the rest are negatives.
-        same: (B, M) True where another's text equals the anchor's own positive, which is no negative then.
+        same: (B, M) True where another's text is right for the anchor as well, and is no negative then.
         scale: factor of the cosines.
     """
     similar = functional.normalize(anchor, dim=-1) @ functional.normalize(others, dim=-1).T * scale

@@ -21,6 +21,7 @@ SPECIAL = frozenset(
         "margin",
         "max_target_length",
         "pooling",
+        "problem_type",
         "scale",
         "score_range",
         "stride",
@@ -90,6 +91,10 @@ class TrainOptions:
     """tokens that neighbouring windows of a long text share"""
     loss: Literal["auto", "triplet", "contrastive", "cosine", "mnr", "softmax", "binary", "listwise"] = "auto"
     """of embeddings (triplet to softmax) or ranking (binary, listwise); auto: by the data's fields"""
+    problem_type: Literal[
+        "auto", "single_label_classification", "multi_label_classification", "regression"
+    ] = "auto"
+    """of text classification, which decides whether label, labels or score is read; auto: by the data's fields"""
     margin: float = 0.2
     """triplet and contrastive loss: distance (1 - cosine) that parts what differs"""
     scale: float = 20.0

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.core import data, siblings
+from headway.core import data, gold, siblings
 from headway.core.data import Record
 from headway.core.errors import DataError, InputError
 from headway.core.prefix import alike, beginning
@@ -160,6 +160,8 @@ def spec(task: Task, manifest: Any, settings: Mapping[str, Any] | None = None) -
     Raises msgspec.ValidationError if it is malformed.
     """
     own = msgspec.convert(settings or manifest.settings, task.Settings)
+    if (twice := data.repeated(manifest.labels)) is not None:
+        raise msgspec.ValidationError(f"two of its labels are called '{twice}'")
     side = getattr(manifest, "truncation_side", "right")  # of a checkpoint its tokenizer says it
     return Spec(list(manifest.labels), manifest.max_length, own, side)
 
@@ -173,8 +175,11 @@ def unknown_token(task: Task, settings: Any, tokenizer: Any) -> str | None:
     return None
 
 
-def read_input(task: Task, given: Any, place: int) -> Example:
-    """An input of a call: a text, a tuple of texts, or an object with the task's fields. Raises InputError."""
+def read_input(task: Task, given: Any, place: int, spec: Spec | None = None) -> Example:
+    """An input of a call: a text, a tuple of texts, or an object with the task's fields. Raises InputError.
+
+    With a `spec`, only an input that the model can read.
+    """
     parts = given if isinstance(given, tuple) else (given,)
     fields = given
     if not isinstance(given, Mapping):
@@ -185,12 +190,21 @@ def read_input(task: Task, given: Any, place: int) -> Example:
             raise InputError(place, f"must be {wanted}, not {type(given).__name__}")
         fields = dict(zip(names, parts, strict=True))
     try:
-        return task.read(Record(fields, "input", place), labelled=False)
+        return read_unlabelled(task, Record(fields, "input", place), spec)
     except DataError as error:
         plain = not isinstance(given, Mapping) or error.field is None
         raise InputError(
             place, error.problem if plain else f"field '{error.field}': {error.problem}"
         ) from error
+
+
+def read_unlabelled(task: Task, record: Record, spec: Spec | None = None) -> Example:
+    """A record that has, or needs, no gold answer; with a `spec`, only one that the model can read. Raises DataError."""
+    example = task.read(record, labelled=False)
+    check_input = getattr(task, "check_input", None)
+    if check_input is not None and spec is not None:
+        check_input(example, spec)
+    return example
 
 
 def read_labelled(
@@ -199,18 +213,54 @@ def read_labelled(
     columns: Mapping[str, str] | None = None,
     spec: Spec | None = None,
     split: str = "train",
+    wanted: Sequence[str] = (),
 ) -> list[Example]:
     """Every record of a labelled file; with a `spec`, only gold answers that the model can give. Raises DataError.
 
-    `split` says which part is meant where a file holds several: train, dev or test.
+    `split` says which part is meant where a file holds several: train, dev or test; `wanted`, which kind of gold
+    answer, where the records carry several and no `spec` tells (`labelled`).
     """
     folder = getattr(task, "read_folder", None)
     if folder is not None and (path / "corpus.jsonl").is_file():
         examples: list[Example] = folder(path, split)
+        for example in examples if spec is not None else ():
+            task.check(example, cast(Spec, spec))
+        return examples
+    return labelled(task, list(data.read(path, columns, split)), spec, wanted)
+
+
+def labelled(
+    task: Task, records: Sequence[Record], spec: Spec | None = None, wanted: Sequence[str] = ()
+) -> list[Example]:
+    """Records with gold answers; with a `spec`, only those that the model can give. Raises DataError.
+
+    Of records that carry several kinds of gold answer the one is read that the model's settings say, or else the
+    first of `wanted`, or else the one that `gold.choose` takes.
+    """
+    if not hasattr(task, "gold_kinds"):
+        examples = [task.read(record, labelled=True) for record in records]
     else:
-        examples = [task.read(record, labelled=True) for record in data.read(path, columns, split)]
+        kind = gold.choose(task, records, wanted if spec is None else task.gold_of(spec.settings))
+        examples = [cast(Any, task).read(record, True, kind) for record in records]
     for example in examples if spec is not None else ():
         task.check(example, cast(Spec, spec))
+    return examples
+
+
+def read_again(task: Task, examples: list[Example], spec: Spec) -> list[Example]:
+    """Examples that were read before the model's settings were known, with the gold answers that these say.
+
+    Raises DataError.
+    """
+    kinds = task.gold_of(spec.settings) if hasattr(task, "gold_kinds") else ()
+    read: Any = task.read
+    for kind in kinds[:1]:
+        examples = [
+            read(e.record, True, kind) if kind in cast(Any, task).gold_kinds(e.record) else e
+            for e in examples
+        ]
+    for example in examples:
+        task.check(example, spec)
     return examples
 
 

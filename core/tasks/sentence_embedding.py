@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from headway.core import figures, report, retrieval
 from headway.core.data import Record
+from headway.core.errors import DataError
 from headway.core.tasks import Output, Row, Spec, encode
 
 FIGURE = {
@@ -24,6 +25,9 @@ FIGURE = {
     "document": "ndcg_at_10",
 }
 """the figure by which each form of held-out data is judged"""
+
+GOLD = {"score": "score", "label": "label", "triplet": "negative", "pair": "positive"}
+"""the field that each form of record with several texts is told by"""
 
 Stored = Literal["float32", "int8", "binary"]
 """how a vector is stored: as it is; in 8 bits a dimension; in one"""
@@ -110,24 +114,52 @@ def metric(settings: Settings) -> str:
     return settings.figure
 
 
-def read(record: Record, labelled: bool) -> Example:
+def read(record: Record, labelled: bool, gold: str | None = None) -> Example:
+    """`gold`: which form is read of a record that carries several; the first, where it does not carry that."""
     i = record.fields.get("id")
-    if "anchor" in record.fields:
-        names = ["anchor", "positive"] + ["negative"] * ("negative" in record.fields)
-        form = "triplet" if len(names) == 3 else "pair"
-        return Example(tuple(record.text(n) for n in names), form, None, i, record)
-    if "text1" not in record.fields:
+    if "anchor" not in record.fields and "text1" not in record.fields:
         if labelled:
             raise record.error("missing: wants text1 and text2, or anchor and positive", "text1")
         return Example((record.text("text"),), "text", None, i, record)
-    texts = (record.text("text1"), record.text("text2"))
+    forms = gold_kinds(record)
+    form = gold if gold in forms else forms[0] if forms else "score"
+    names = ["anchor", "positive"] if "anchor" in record.fields else ["text1", "text2"]
+    if "anchor" in record.fields and not labelled:
+        form = forms[0]
+    if form == "triplet":
+        names.append("negative")
+    texts = tuple(record.text(name) for name in names)
     if not labelled:
-        return Example(texts, "pair", None, i, record)
-    if "label" in record.fields:
-        label = record.fields["label"]
-        gold = str(label) if type(label) is int else record.text("label")
-        return Example(texts, "label", gold, i, record)
-    return Example(texts, "score", record.number("score"), i, record)
+        return Example(texts, "triplet" if len(texts) == 3 else "pair", None, i, record)
+    return Example(texts, form, _gold(record, form), i, record)
+
+
+def gold_kinds(record: Record) -> tuple[str, ...]:
+    """Forms that a record with several texts can be read in, the one that is read by default first."""
+    scored = tuple(kind for kind in ("score", "label") if kind in record.fields)
+    if "anchor" in record.fields:
+        return ("triplet" if "negative" in record.fields else "pair", *scored)
+    return scored if "text1" in record.fields else ()
+
+
+def gold_of(settings: Settings) -> tuple[str, ...]:
+    """Form of record that a model with these settings is judged by, where its figure is of one with a gold answer."""
+    return tuple(form for form in ("score", "label") if FIGURE[form] == settings.figure)
+
+
+def is_readable(record: Record, kind: str) -> bool:
+    """Whether a record's gold answer of a form can be used."""
+    try:
+        _gold(record, kind)
+    except DataError:
+        return False
+    return kind in gold_kinds(record)
+
+
+def _gold(record: Record, form: str) -> float | str | None:
+    if form == "score":
+        return record.number("score")
+    return record.label("label") if form == "label" else None
 
 
 def read_folder(folder: Path, split: str) -> list[Example]:
@@ -150,13 +182,12 @@ def read_folder(folder: Path, split: str) -> list[Example]:
 
 def uniform(examples: Sequence[Example]) -> None:
     """Raise DataError at the first example that is of another form than the first one."""
-    needed = {"score": "score", "label": "label", "triplet": "negative", "pair": "positive"}
     for example in examples:
         first = examples[0]
         if example.form != first.form:
-            missing = needed.get(first.form, "text")
+            missing = GOLD.get(first.form, "text")
             if missing in example.record.fields:
-                missing = needed[example.form]
+                missing = GOLD[example.form]
             raise example.record.error(
                 f"the first record is a {first.form}, this one a {example.form}", missing
             )

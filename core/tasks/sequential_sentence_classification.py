@@ -58,7 +58,7 @@ def metric(settings: Settings) -> str:
 
 def read(record: Record, labelled: bool) -> Example:
     sentences = record.texts("sentences")
-    labels = record.texts("labels") if labelled else None
+    labels = record.labels("labels") if labelled else None
     if labels is not None and len(labels) != len(sentences):
         raise record.error(f"has {len(labels)} labels for {len(sentences)} sentences", "labels")
     return Example(sentences, labels, record.fields.get("id"), record)

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from headway.core import calibration, report
 from headway.core.data import Record
+from headway.core.errors import DataError
 from headway.core.figures import f1_macro, f1_micro, pearson, spearman
 from headway.core.tasks import Output, Row, Spec, encode
 
-FIELDS = {"single": "label", "multi": "labels", "regression": "score"}
-"""where each kind has its gold answer"""
+GOLD = {"single": "label", "multi": "labels", "regression": "score"}
+"""where each kind has its gold answer; of several that a record carries, the first is read by default"""
 
 PLAIN = {1: ("text",), 2: ("text1", "text2")}
 GRAPH = {"logits": ("batch", "classes"), "probabilities": ("batch", "classes")}
@@ -26,8 +27,8 @@ READ = ("logits",)
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     kind: Literal["single", "multi", "regression"] = "single"
     """one label a text, any number of labels, or a score"""
-    pair: bool = False
-    """the input is two texts"""
+    pair: bool | None = False
+    """the input is two texts; None: not known, and both are accepted"""
     pooling: Literal["model", "cls", "mean", "max", "attention"] = "model"
     """how token vectors become one; model: the model's own head"""
     temperature: float = 1.0
@@ -84,22 +85,44 @@ def metric(settings: Settings) -> str:
     return {"single": "accuracy", "multi": "micro_f1", "regression": "spearman"}[settings.kind]
 
 
-def read(record: Record, labelled: bool) -> Example:
+def read(record: Record, labelled: bool, gold: str | None = None) -> Example:
+    """`gold`: which kind is read of a record that carries several; the first, where it does not carry that."""
     pair = None
     if "text1" in record.fields or "text2" in record.fields:
         text, pair = record.text("text1"), record.text("text2")
     else:
         text = record.text("text")
-    return Example(text, pair, _gold(record) if labelled else None, record.fields.get("id"), record)
+    return Example(text, pair, _gold(record, gold) if labelled else None, record.fields.get("id"), record)
 
 
-def _gold(record: Record) -> str | tuple[str, ...] | float:
-    if "label" not in record.fields:
-        if "labels" in record.fields:
-            return tuple(sorted(set(record.texts("labels", least=0))))
-        if "score" in record.fields:
+def gold_kinds(record: Record) -> tuple[str, ...]:
+    """Kinds of gold answer that a record carries, the one that is read by default first."""
+    return tuple(kind for kind, field in GOLD.items() if field in record.fields)
+
+
+def gold_of(settings: Settings) -> tuple[str, ...]:
+    """Kind of gold answer that a model with these settings is judged by."""
+    return (settings.kind,)
+
+
+def is_readable(record: Record, kind: str) -> bool:
+    """Whether a record's gold answer of a kind can be used."""
+    try:
+        _gold(record, kind)
+    except DataError:
+        return False
+    return kind in gold_kinds(record)
+
+
+def _gold(record: Record, wanted: str | None) -> str | tuple[str, ...] | float:
+    kinds = gold_kinds(record) or ("single",)
+    match wanted if wanted in kinds else kinds[0]:
+        case "multi":
+            return tuple(sorted(set(record.labels("labels", least=0))))
+        case "regression":
             return record.number("score")
-    return record.text("label")
+        case _:
+            return record.label("label")
 
 
 def uniform(examples: Sequence[Example]) -> None:
@@ -108,16 +131,28 @@ def uniform(examples: Sequence[Example]) -> None:
         _check_form(example, examples[0].kind, examples[0].pair is not None)
 
 
+def check_input(example: Example, spec: Spec) -> None:
+    """Raise DataError if the example is one text and the model reads two, or the reverse."""
+    settings: Settings = spec.settings
+    if settings.pair is not None and settings.pair != (example.pair is not None):
+        raise example.record.error(
+            "the model reads two texts, text1 and text2; this is one"
+            if settings.pair
+            else "the model reads one text, 'text'; these are two",
+            "text" if settings.pair else "text1",
+        )
+
+
 def check(example: Example, spec: Spec) -> None:
     settings: Settings = spec.settings
-    _check_form(example, settings.kind, settings.pair)
+    _check_form(example, settings.kind, example.pair is not None if settings.pair is None else settings.pair)
     if settings.kind == "regression":
         check_score(example, settings.score_range)
         return
     for label in [example.gold] if isinstance(example.gold, str) else example.gold:  # type: ignore[union-attr]
         if label not in spec.labels:
             raise example.record.error(
-                f"unknown label '{label}'; known: {', '.join(spec.labels)}", FIELDS[settings.kind]
+                f"unknown label '{label}'; known: {', '.join(spec.labels)}", GOLD[settings.kind]
             )
 
 
@@ -138,10 +173,10 @@ def _check_form(example: Example, kind: str, pair: bool) -> None:
     if example.kind != kind:
         problem = (
             "missing; the other records have it"
-            if FIELDS[kind] not in example.record.fields
-            else (f"the other records have no '{FIELDS[example.kind]}', which goes before it")
+            if GOLD[kind] not in example.record.fields
+            else (f"the other records have no '{GOLD[example.kind]}', which goes before it")
         )
-        raise example.record.error(problem, FIELDS[kind])
+        raise example.record.error(problem, GOLD[kind])
 
 
 def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:

@@ -87,25 +87,29 @@ class Index:
         output: str | Path,
         *,
         columns: Mapping[str, str] | None = None,
+        split: str | None = None,
         overwrite: bool = False,
         progress: Progress = silent,
     ) -> Index:
         """Embed a corpus of {"id", "text"} and write an index, which appears whole or not at all.
 
-        A build that was interrupted goes on where it was, and ends with the same bytes.
+        A build that was interrupted goes on where it was, and ends with the same bytes. `split`: of a folder of the
+        `datasets` library that has several.
         Raises DataError for a record that cannot be used, OutputError or UnavailableError where the disk refuses.
         """
         _usearch()
         output = Path(output).absolute()
         files.refuse_taken(output, overwrite)
-        count = _check(corpus, columns, (), progress)
+        count = _check(corpus, columns, split, (), progress)
         building = output.parent / f".{output.name}.building"
         building.mkdir(exist_ok=True)
         with store.writing(building, output):
-            begun = Manifest(embedder=embedder.origin.told_from(output), corpus=_digest(corpus, columns))
+            begun = Manifest(
+                embedder=embedder.origin.told_from(output), corpus=_digest(corpus, columns, split)
+            )
             manifest = _resumed(building, output, begun, overwrite)
             if not manifest.graph:
-                records = islice(data.read(corpus, columns), manifest.rows, None)
+                records = islice(data.read(corpus, columns, split), manifest.rows, None)
                 left = count - manifest.rows
                 pairs = progress(_embedded(records, embedder, manifest.dimensions), "embedding", left)
                 manifest = _appended(building, manifest, pairs, checkpoint=True)
@@ -169,6 +173,7 @@ class Index:
         embedder: Embedder,
         *,
         columns: Mapping[str, str] | None = None,
+        split: str | None = None,
         progress: Progress = silent,
     ) -> int:
         """Add a corpus of {"id", "text"}, all of it or nothing; returns the number of passages.
@@ -178,8 +183,8 @@ class Index:
         self.refuse_other(embedder.origin)
 
         def change(old: Store) -> Manifest:
-            count = _check(corpus, columns, old.ids().keys(), progress)
-            added = _embedded(data.read(corpus, columns), embedder, old.manifest.dimensions)
+            count = _check(corpus, columns, split, old.ids().keys(), progress)
+            added = _embedded(data.read(corpus, columns, split), embedder, old.manifest.dimensions)
             return _extended(old, progress(added, "embedding", count), progress)
 
         before = len(self)
@@ -257,13 +262,17 @@ def _view(opened: Store) -> Any:
 
 
 def _check(
-    corpus: str | Path, columns: Mapping[str, str] | None, known: Collection[str], progress: Progress
+    corpus: str | Path,
+    columns: Mapping[str, str] | None,
+    split: str | None,
+    known: Collection[str],
+    progress: Progress,
 ) -> int:
     """The number of records, all of them usable, with ids that are new. Raises DataError at the first that is not."""
     if str(corpus) == "-":
         raise UsageError("CORPUS", "must be a file, because it is read twice")
     seen: set[str] = set()
-    for record in progress(data.read(corpus, columns), "checking"):
+    for record in progress(data.read_split(corpus, columns, split), "checking"):
         own = record.text("id")
         record.text("text")
         if own in seen:
@@ -274,10 +283,10 @@ def _check(
     return len(seen)
 
 
-def _digest(corpus: str | Path, columns: Mapping[str, str] | None) -> str:
+def _digest(corpus: str | Path, columns: Mapping[str, str] | None, split: str | None) -> str:
     """What an interrupted build must have been made of to be continued."""
     named = "".join(f" {ours}={theirs}" for ours, theirs in sorted((columns or {}).items()))
-    return files.sha256_of_data(Path(corpus)) + named
+    return files.sha256_of_data(Path(corpus)) + named + ("" if split is None else f" split {split}")
 
 
 def _resumed(building: Path, output: Path, begun: Manifest, overwrite: bool) -> Manifest:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import AutoModel, PreTrainedTokenizerBase
 
+from headway.core import gold
 from headway.core.errors import DataError, UsageError
 from headway.core.progress import silent
 from headway.core.tasks import Spec
@@ -32,6 +33,19 @@ LOSSES = {
     "triplet": ("mnr", "triplet"),
 }
 """which losses each form of record can be trained with; the first where none is asked for"""
+MARGIN = 0.95
+"""a mined negative is at most this many times as similar to the anchor as its own positive is, as what is nearer may
+be right, too (TopK-PercPos of Moreira et al. 2024, who measured 95 % as best)"""
+NO_NEGATIVE = "left out, as no other positive can be a hard negative of theirs"
+FEWER_NEGATIVES = "with fewer hard negatives than asked for"
+
+
+def wanted_gold(options: TrainOptions, training: Sequence[Example]) -> tuple[str, ...]:
+    """The form that --loss reads; held-out pairs that have a score are judged by it, unless 0 and 1 are trained."""
+    if not training:
+        return tuple(form for form, losses in LOSSES.items() if options.loss in losses)
+    form = training[0].form
+    return ("score", "label") if form == "label" and options.loss == "softmax" else (form,)
 
 
 def describe(
@@ -56,8 +70,11 @@ def describe(
         for example in examples:
             if example.gold not in ("0", "1"):
                 raise example.record.error(
-                    f"must be 0 or 1 for the contrastive loss, not {example.gold}", "label"
+                    f"must be 0 or 1 for the contrastive loss, not {example.gold}; --loss softmax takes any",
+                    "label",
                 )
+    if _loss(examples, options) == "mnr" and form == "pair" and not options.hard_negatives:
+        _refuse_no_negatives(examples, options)
     labels = sorted({str(e.gold) for e in examples}) if form == "label" else []
     settings = Settings(
         pooling="mean" if options.pooling == "auto" else options.pooling,
@@ -65,6 +82,16 @@ def describe(
         figure=FIGURE[held_out[0].form] if held_out else "spearman",
     )
     return Spec(labels, options.max_length, settings)
+
+
+def _refuse_no_negatives(examples: Sequence[Example], options: TrainOptions) -> None:
+    """Raise an error where no batch can hold a negative, so that the loss would always be 0."""
+    if options.batch_size // options.accumulate < 2:
+        raise UsageError(
+            "--batch-size", "must be 2 or more a part, as other pairs are the negatives (mnr loss)"
+        )
+    if len({example.texts[0] for example in examples}) < 2:
+        raise DataError("has one anchor; in-batch negatives (mnr loss) want several", file=str(options.train))
 
 
 def _loss(examples: Sequence[Example], options: TrainOptions) -> str:
@@ -90,10 +117,14 @@ def prepare(
     spec: Spec,
     options: TrainOptions,
 ) -> Prepared:
+    counts: dict[str, int] = {}
+    if options.loss == "auto":
+        counts = gold.unread(task, examples, examples[0].form, "--loss")
     if options.hard_negatives:
-        examples = mine(model, tokenizer, examples, spec, options.hard_negatives)
+        examples, missing = mine(model, tokenizer, examples, spec, options.hard_negatives)
+        counts |= missing
     rows = task.rows(examples, tokenizer.backend_tokenizer, spec)
-    prepared: list[dict[str, Any]] = [{"texts": [], "positive": hash_of(e.texts[1])} for e in examples]
+    prepared: list[dict[str, Any]] = [{"texts": [], **names} for names in _names(examples)]
     for row, features in zip(rows, encoder.inputs(rows), strict=True):
         prepared[row.example]["texts"].append(features)
     if examples[0].form == "score":
@@ -104,34 +135,60 @@ def prepare(
     elif examples[0].form == "label":
         for own, example in zip(prepared, examples, strict=True):
             own["target"] = spec.labels.index(str(example.gold))
-    return Prepared(prepared, encoder.count_cut(rows))
+    return Prepared(prepared, encoder.count_cut(rows) | counts)
 
 
-def hash_of(text: str) -> int:
-    """A number that is the same for equal texts."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=7).digest(), "little")
+def _names(examples: Sequence[Example]) -> list[dict[str, Any]]:
+    """Of each example a number for each of its texts, and those of all texts that its anchor is like, in all examples.
+
+    Equal texts have equal numbers.
+    """
+    numbers: dict[str, int] = {}
+    names = [[numbers.setdefault(text, len(numbers)) for text in e.texts] for e in examples]
+    alike: dict[int, set[int]] = {}
+    for anchor, positive, *_ in names:
+        alike.setdefault(anchor, {anchor}).add(positive)
+    arrays = {anchor: np.array(list(texts)) for anchor, texts in alike.items()}
+    return [{"names": own, "alike": arrays[own[0]]} for own in names]
 
 
 def mine(
     model: Any, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], spec: Spec, count: int
-) -> list[Example]:
+) -> tuple[list[Example], dict[str, int]]:
     """Each pair `count` times, each time with another negative: the positives of others most like its anchor.
 
-    What is more than 0.95 times as similar as the own positive is left out, as it may be right, too.
+    No negative is the anchor itself or a positive of it in another pair, nor more than `MARGIN` times as similar as
+    the own positive. Also how many pairs got no negative, and are left out, or got fewer than `count`.
+    Raises UsageError if no pair got one.
     """
     outputs = encoder.run(model, task.rows(examples, tokenizer.backend_tokenizer, spec), tokenizer, silent)
     vectors = np.stack([o.logits for o in outputs])
     vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-    anchors, positives = vectors[::2], vectors[1::2]
-    texts = np.array([e.texts[1] for e in examples], dtype=object)
+    number: dict[str, int] = {}
+    own = [number.setdefault(e.texts[1], len(number)) for e in examples]
+    texts, positives = list(number), vectors[1::2][np.unique(own, return_index=True)[1]]  # (P), (P, D)
+    alike: dict[str, set[str]] = {}
+    for example in examples:
+        anchor, positive = example.texts
+        alike.setdefault(anchor, {anchor}).add(positive)
     mined: list[Example] = []
-    for i, example in enumerate(examples):
-        similar = positives @ anchors[i]
-        usable = (texts != texts[i]) & (similar <= 0.95 * similar[i])
-        best = np.argsort(-np.where(usable, similar, -np.inf), kind="stable")
-        negatives = list(dict.fromkeys(texts[j] for j in best[: 4 * count] if usable[j]))[:count]
+    counts = {NO_NEGATIVE: 0, FEWER_NEGATIVES: 0}
+    for example, vector, positive_number in zip(examples, vectors[::2], own, strict=True):
+        similar = positives @ vector
+        usable = similar <= MARGIN * similar[positive_number]
+        usable[[number[text] for text in alike[example.texts[0]] if text in number]] = False
+        best = np.argsort(-np.where(usable, similar, -np.inf), kind="stable")[:count]
+        negatives = [texts[j] for j in best if usable[j]]
         mined += [replace(example, texts=(*example.texts, n), form="triplet") for n in negatives]
-    return mined
+        counts[NO_NEGATIVE] += not negatives
+        counts[FEWER_NEGATIVES] += 0 < len(negatives) < count
+    if not mined:
+        raise UsageError(
+            "--hard-negatives",
+            f"finds none: for each of {len(examples)} pairs, every other positive is right as well, or nearly as "
+            f"similar to the anchor (above {MARGIN:g} of its own positive)",
+        )
+    return mined, {reason: n for reason, n in counts.items() if n}
 
 
 def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
@@ -143,28 +200,42 @@ def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]
         batch: dict[str, Any] = pad([row["texts"][k] for k in range(parts) for row in rows])
         if "target" in rows[0]:
             batch["target"] = torch.tensor([row["target"] for row in rows])
-        return batch | {"positive": torch.tensor([row["positive"] for row in rows])}
+        return batch | {"false_negatives": torch.from_numpy(_false_negatives(rows))}
 
     return together
+
+
+def _false_negatives(rows: Sequence[Mapping[str, Any]]) -> NDArray[np.bool_]:
+    """Which texts behind the first are no negatives of which row: (B, (K - 1) · B), in the order of the batch.
+
+    Those that the row's anchor is like anywhere in the data, and the positives of rows that share a text with the
+    row's own pair, as a batch without repeated texts has none of them (NoDuplicatesBatchSampler of
+    sentence-transformers).
+    """
+    names = np.array([row["names"] for row in rows])  # (B, K)
+    found = np.stack([np.isin(names[:, 1:].T.ravel(), row["alike"]) for row in rows])
+    pairs = names[:, :2]
+    found[:, : len(rows)] |= (pairs[:, None, :, None] == pairs[None, :, None, :]).any((2, 3))
+    return found
 
 
 def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) -> Objective:
     kind, settings = _loss(examples, options), spec.settings
 
     def loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        positive, target = inputs.pop("positive"), inputs.pop("target", None)
+        same, target = inputs.pop("false_negatives"), inputs.pop("target", None)
         vectors = forward(model, inputs)  # (K · B, D)
         if kind == "softmax":
-            u, v = vectors.view(2, len(positive), -1)
+            u, v = vectors.view(2, len(same), -1)
             pairs = getattr(model, "module", model).pairs
             return losses.pair_softmax(u, v, _given(target), pairs)
         sizes = [vectors.shape[-1], *settings.dimensions]
         return torch.stack(
-            [_compared(kind, vectors[:, :d].reshape(-1, len(positive), d), positive, target) for d in sizes]
+            [_compared(kind, vectors[:, :d].reshape(-1, len(same), d), same, target) for d in sizes]
         ).mean()
 
     def _compared(
-        kind: str, parts: torch.Tensor, positive: torch.Tensor, target: torch.Tensor | None
+        kind: str, parts: torch.Tensor, same: torch.Tensor, target: torch.Tensor | None
     ) -> torch.Tensor:
         """Loss of (K, B, D) vectors."""
         if kind == "triplet":
@@ -173,8 +244,6 @@ def objective(examples: Sequence[Example], spec: Spec, options: TrainOptions) ->
             return losses.contrastive(parts[0], parts[1], _given(target).float(), options.margin)
         if kind == "cosine":
             return losses.cosine(parts[0], parts[1], _given(target).float())
-        same = positive[:, None] == positive[None, :]
-        same = torch.cat([same, torch.zeros_like(same).repeat(1, len(parts) - 2)], dim=1)
         return losses.multiple_negatives(parts[0], parts[1:].flatten(0, 1), same, options.scale)
 
     return loss

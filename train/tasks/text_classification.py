@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
+from headway.core import gold
 from headway.core.errors import DataError, UsageError
 from headway.core.tasks import Spec
 from headway.core.tasks import text_classification as task
@@ -20,9 +21,20 @@ from headway.train.heads import Pooled
 from headway.train.options import TrainOptions, numbers
 from headway.train.tasks.base import Objective, Prepared
 
-OPTIONS = frozenset({"class_weights", "label_smoothing", "pooling", "score_range"})
-PROBLEMS = {"multi": "multi_label_classification", "regression": "regression"}
+OPTIONS = frozenset({"class_weights", "label_smoothing", "pooling", "problem_type", "score_range"})
+PROBLEMS = {
+    "single": "single_label_classification",
+    "multi": "multi_label_classification",
+    "regression": "regression",
+}
 """what transformers calls each kind"""
+
+
+def wanted_gold(options: TrainOptions, training: Sequence[Example]) -> tuple[str, ...]:
+    """The kind that --problem-type asks for; of held-out records that of the training examples."""
+    if training:
+        return (training[0].kind,)
+    return tuple(kind for kind, name in PROBLEMS.items() if name == options.problem_type)
 
 
 def describe(
@@ -33,6 +45,10 @@ def describe(
 ) -> Spec:
     task.uniform(examples)
     kind, declared = examples[0].kind, numbers("--score-range", options.score_range)
+    if options.problem_type not in ("auto", PROBLEMS[kind]):
+        raise UsageError(
+            "--problem-type", f"'{options.problem_type}' is not for this data, which has '{task.GOLD[kind]}'"
+        )
     if kind != "single" and (options.class_weights != "none" or options.label_smoothing):
         raise UsageError("--class-weights", "and --label-smoothing are for data with one label each")
     if declared and (kind != "regression" or len(declared) != 2 or declared[0] >= declared[1]):
@@ -53,8 +69,8 @@ def describe(
 
 
 def _labels(example: Example) -> Sequence[str]:
-    gold = example.gold
-    return [gold] if isinstance(gold, str) else gold if isinstance(gold, tuple) else []
+    answer = example.gold
+    return [answer] if isinstance(answer, str) else answer if isinstance(answer, tuple) else []
 
 
 def open(name: str, spec: Spec, options: TrainOptions | None) -> Any:
@@ -62,7 +78,7 @@ def open(name: str, spec: Spec, options: TrainOptions | None) -> Any:
     fresh = options is not None
     if settings.pooling == "model":
         labels = spec.labels or ["score"]
-        problem = {"problem_type": PROBLEMS[settings.kind]} if settings.kind in PROBLEMS else {}
+        problem = {} if settings.kind == "single" else {"problem_type": PROBLEMS[settings.kind]}
         return encoder.pretrained(AutoModelForSequenceClassification, name, labels, fresh, **problem)
     body = encoder.pretrained(AutoModel, name, None, fresh)
     model = Pooled(body, settings.pooling, classes=max(1, len(spec.labels)))
@@ -82,16 +98,19 @@ def prepare(
     prepared = encoder.inputs(rows)
     place = {label: i for i, label in enumerate(spec.labels)}
     for row, example in zip(prepared, examples, strict=True):
-        gold = example.gold
-        if isinstance(gold, str):
-            row["labels"] = place[gold]
-        elif isinstance(gold, tuple):
-            row["labels"] = [float(label in gold) for label in spec.labels]
+        answer = example.gold
+        if isinstance(answer, str):
+            row["labels"] = place[answer]
+        elif isinstance(answer, tuple):
+            row["labels"] = [float(label in answer) for label in spec.labels]
         else:
-            row["labels"] = float(gold or 0)
+            row["labels"] = float(answer or 0)
     if spec.settings.kind == "regression":
         _begin_at_mean(model, [row["labels"] for row in prepared])
-    return Prepared(prepared, encoder.count_cut(rows))
+    unread = {}
+    if options.problem_type == "auto":
+        unread = gold.unread(task, examples, examples[0].kind, "--problem-type")
+    return Prepared(prepared, encoder.count_cut(rows) | unread)
 
 
 def _begin_at_mean(model: Any, scores: Sequence[float]) -> None:
