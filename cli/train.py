@@ -23,7 +23,7 @@ def train(task: str, /, *, options: Annotated[TrainOptions, Parameter(name="*")]
     """
     with needs("train"):
         from headway.train import fit
-    trained = fit.train(task, options, bar)
+    trained = fit.train(task, options, bar, say)
     if os.environ.get("RANK", "0") != "0":
         return  # under torchrun the first process speaks
     for reason, count in trained.counts.items():
