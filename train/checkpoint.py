@@ -66,6 +66,8 @@ def _opened(folder: Path, manifest: Checkpoint) -> Opened:
     if problem is not None:
         raise CheckpointError(folder, problem)
     model = open_model(str(folder), manifest.task, spec, None)
+    if hasattr(tasks.load(manifest.task), "GRAPH"):
+        encoder.match_token_types(model, tokenizer, str(folder), manifest.task, spec)
     model.train(False)
     return Opened(folder, manifest, spec, model, tokenizer)
 

@@ -29,9 +29,10 @@ from headway.core.progress import Progress, silent
 from headway.core.report import Report
 from headway.core.tasks import FIGURES_FALLING, Example, Spec, Task
 from headway.core.threads import budget
-from headway.train import adapt, resume
+from headway.train import adapt, encoder, resume
 from headway.train.checkpoint import open_model, open_tokenizer
 from headway.train.options import TrainOptions
+from headway.train.positions import max_positions, max_target_positions
 from headway.train.quiet import quiet
 from headway.train.tasks import base
 from headway.train.tasks.base import Objective, TrainTask
@@ -76,7 +77,7 @@ def train(
     processes.wait_for_everyone()
     set_seed(options.seed)
     examples, held_out, tokenizer, spec = _read(task, specifics, options)
-    model = _open(task_name, specifics, tokenizer, spec, options)
+    model = _open(task_name, task, specifics, tokenizer, spec, options)
     run = msgspec.structs.replace(run, model=resume.fingerprint(model, tokenizer))
     begin: Path | None = None
     if options.resume:
@@ -163,6 +164,7 @@ def _read(
 
 def _open(
     task_name: str,
+    task: Task,
     specifics: TrainTask,
     tokenizer: PreTrainedTokenizerBase,
     spec: Spec,
@@ -171,12 +173,27 @@ def _open(
     if options.from_scratch:
         return specifics.new_model(tokenizer, options)  # type: ignore[attr-defined]
     model = open_model(str(options.model), task_name, spec, options)
-    longest = getattr(model.config, "max_position_embeddings", None)
-    if isinstance(longest, int) and options.max_length > longest:
+    if hasattr(task, "GRAPH"):
+        encoder.match_token_types(model, tokenizer, options.name, task_name, spec)
+    _check_lengths(model.config, options)
+    return model
+
+
+def _check_lengths(config: Any, options: TrainOptions) -> None:
+    """Raise UsageError for texts or targets that are longer than the model can take."""
+    longest = max_positions(config)
+    if longest is not None and options.max_length > longest:
         raise UsageError(
             "--max-length", f"is {options.max_length}, but {options.model} ends at {longest} tokens"
         )
-    return model
+    if not config.is_encoder_decoder:
+        return
+    longest = max_target_positions(config)
+    if longest is not None and options.max_target_length > longest:
+        raise UsageError(
+            "--max-target-length",
+            f"is {options.max_target_length}, but the decoder of {options.model} ends at {longest} tokens",
+        )
 
 
 def _precision(options: TrainOptions) -> str:

@@ -24,6 +24,7 @@ from headway.core.tasks import (
     text_ranking,
     token_classification,
 )
+from headway.train.positions import max_positions
 
 HEADS = {
     "ForSequenceClassification": "text-classification",
@@ -99,21 +100,16 @@ def _config(folder: Path) -> Any:
 
 
 def _max_length(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The least limit that is told; positions of RoBERTa's kind begin after the padding's."""
+    """The least limit that is told."""
     told = [tokenizer.model_max_length]
-    positions = getattr(config, "max_position_embeddings", None)
-    if isinstance(positions, int) and positions > 0:
-        begins = (config.pad_token_id or 0) + 1 if _counts_from_padding(config) else 0
-        told.append(positions - begins)
+    positions = max_positions(config)
+    if positions is not None:
+        told.append(positions)
     said = _json(folder / "sentence_bert_config.json").get("max_seq_length")
     if isinstance(said, int):
         told.append(said)
     least = min(told)
     return least if least < 1_000_000 else LONGEST
-
-
-def _counts_from_padding(config: Any) -> bool:
-    return config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "bart")
 
 
 def _json(path: Path) -> dict[str, Any]:
