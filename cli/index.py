@@ -60,6 +60,7 @@ def build(
     overwrite
         replace what is at the output, or drop another build that was interrupted there
     """
+    files.refuse_taken(output, overwrite)
     opened = BundleEmbedder(embedder, precision, threads)
     mapping = data.parse_columns(columns)
     made = Index.build(corpus, opened, output, columns=mapping, overwrite=overwrite, progress=bar)
@@ -166,6 +167,7 @@ def search(
     """
     if (query is None) == (queries is None):
         raise UsageError("--query", "give either --query or --queries")
+    files.refuse_unwritable_file(output)
     opened = Index.open(folder)
     engine = Search(
         opened,
@@ -210,9 +212,11 @@ def cluster(
     plot
         .html or .png file for a picture in two principal components
     """
-    opened = Index.open(folder)
+    files.refuse_unwritable_file(output)
     if plot is not None:
         clusters_of.check_plot(plot)
+        files.refuse_unwritable_file(plot)
+    opened = Index.open(folder)
     labels = clusters_of.cluster(opened.vectors(), method, clusters, least)
     with files.whole_file(output) as stream:
         for passage, label in zip(opened.passages(), labels.tolist(), strict=True):

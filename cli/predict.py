@@ -60,6 +60,7 @@ def predict(
     restart
         begin anew, whatever an earlier run left
     """
+    files.refuse_unwritable_file(output)
     mapping = data.parse_columns(columns)
     pipe = load(
         bundle,
