@@ -40,15 +40,15 @@ def demo(*, output: Path = Path("demo-output"), threads: int | None = None, over
     overwrite
         replace what is at the output
     """
+    files.refuse_taken(output, overwrite)  # before seconds of imports
     with needs("demo"):
         from headway.export import bundle
         from headway.export.options import ExportOptions
         from headway.runtime import load
         from headway.train import fit
         from headway.train.options import TrainOptions
-    files.refuse_taken(output, overwrite)
     shutil.rmtree(output, ignore_errors=True)
-    output.mkdir()
+    output.mkdir(parents=True)
     say("1/5  all-MiniLM-L6-v2 from the installed package, verified")
     model = copy_model(output / "model")
     say("2/5  fine-tuning on 450 support messages in 10 classes")

@@ -29,6 +29,8 @@ def doctor(
     json
         file for the findings, - for standard output
     """
+    if json is not None:
+        files.refuse_unwritable_file(json)
     found = list(findings(environment.here(_located(bundle))))
     errors = [finding.error for finding in found if finding.error is not None]
     worst = max(errors, key=lambda error: error.exit_code, default=None)

@@ -55,8 +55,7 @@ def evaluate(
     overwrite
         replace what is at the report's folder
     """
-    if report is not None:
-        files.refuse_taken(report, overwrite)
+    refuse_outputs(json, predictions, report, overwrite)
     model = hub.located(model)
     if manifest.kind(model) == "bundle":
         name, examples, results = _bundle(model, data, columns, precision, threads)
@@ -78,6 +77,17 @@ def evaluate(
             stream.write(
                 msgspec.json.encode({"task": name, "n": len(examples), "metrics": metrics}).decode() + "\n"
             )
+
+
+def refuse_outputs(
+    json: str | None, predictions: str | None, report: Path | None, overwrite: bool = False
+) -> None:
+    """Raise OutputError if one of the outputs could not be written, before the work."""
+    for output in (json, predictions):
+        if output is not None:
+            files.refuse_unwritable_file(output)
+    if report is not None:
+        files.refuse_taken(report, overwrite)
 
 
 def _report(

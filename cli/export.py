@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from headway.cli.needs import needs
 from headway.cli.screen import bar, percent, say
+from headway.core import files
 from headway.export.options import ExportOptions
 
 
@@ -20,6 +21,7 @@ def export(checkpoint: Path, /, *, options: Annotated[ExportOptions, Parameter(n
     checkpoint
         folder that `headway train` wrote
     """
+    files.refuse_taken(options.output, options.overwrite)  # before seconds of imports
     with needs("export"):
         from headway.export import bundle
     report = bundle.export(checkpoint, options, bar)

@@ -63,6 +63,7 @@ def build(
     overwrite
         replace what is at the output, or drop another build that was interrupted there
     """
+    files.refuse_taken(output, overwrite)
     opened = BundleEmbedder(embedder, precision, threads)
     mapping = data.parse_columns(columns)
     made = Index.build(
@@ -177,6 +178,7 @@ def search(
     """
     if (query is None) == (queries is None):
         raise UsageError("--query", "give either --query or --queries")
+    files.refuse_unwritable_file(output)
     alone = data.Record({"text": query}, "--query", 1)
     mapping = data.parse_columns(columns)
     records = iter([alone]) if queries is None else data.read_split(queries, mapping, split)
@@ -222,9 +224,11 @@ def cluster(
     plot
         .html or .png file for a picture in two principal components
     """
-    opened = Index.open(folder)
+    files.refuse_unwritable_file(output)
     if plot is not None:
         clusters_of.check_plot(plot)
+        files.refuse_unwritable_file(plot)
+    opened = Index.open(folder)
     labels = clusters_of.cluster(opened.vectors(), method, clusters, least)
     with files.whole_file(output) as stream:
         for passage, label in zip(opened.passages(), labels.tolist(), strict=True):

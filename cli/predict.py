@@ -63,6 +63,7 @@ def predict(
     restart
         begin anew, whatever an earlier run left
     """
+    files.refuse_unwritable_file(output)
     mapping = data.parse_columns(columns)
     records = data.read_split(input, mapping, split)
     pipe = load(

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from headway.cli.evaluate import evaluate
+from headway.cli.evaluate import evaluate, refuse_outputs
 from headway.cli.screen import say
 from headway.cli.train import train
 from headway.core.errors import DataError
@@ -59,13 +59,16 @@ def run(
     changes = {"model": model, "train": train_file, "eval": eval_file, "output": output}
     given = read.train | {k: str(v) for k, v in changes.items() if v is not None}
     options = _options(recipe, given | ({"overwrite": True} if overwrite else {}))
-    train(read.task, options=options)
+    chosen: _Evaluation | None = None
     if read.evaluate is not None:
         settings = {**read.evaluate} | ({} if test_file is None else {"data": str(test_file)})
         try:
             chosen = msgspec.convert(settings, _Evaluation, dec_hook=_path)
         except msgspec.ValidationError as error:
             raise DataError(f"[evaluate]: {error}", file=str(recipe)) from error
+        refuse_outputs(chosen.json, chosen.predictions, chosen.report, overwrite)
+    train(read.task, options=options)
+    if chosen is not None:
         say(f"evaluating on {chosen.data}")
         evaluate(options.output, overwrite=overwrite, **msgspec.structs.asdict(chosen))
 

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from headway.cli.needs import needs
 from headway.cli.screen import bar, figures, say
+from headway.core import files
 from headway.train.options import TrainOptions
 
 
@@ -21,9 +22,11 @@ def train(task: str, /, *, options: Annotated[TrainOptions, Parameter(name="*")]
         text-classification, sequential-sentence-classification, token-classification, question-answering,
         text2text-generation, text-generation, sentence-embedding or text-ranking
     """
+    if os.environ.get("RANK", "0") == "0":
+        files.refuse_taken(options.output, options.overwrite)  # before seconds of imports
     with needs("train"):
         from headway.train import fit
-    trained = fit.train(task, options, bar)
+    trained = fit.train(task, options, bar, say)
     if os.environ.get("RANK", "0") != "0":
         return  # under torchrun the first process speaks
     for reason, count in trained.counts.items():

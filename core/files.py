@@ -19,7 +19,7 @@ from headway.core.errors import OutputError
 def whole_file(path: str | Path) -> Iterator[TextIO]:
     """Open a UTF-8 text file that replaces `path` when the block ends well, and vanishes when it does not.
 
-    "-" is standard output. Raises OutputError when the place cannot be written.
+    "-" is standard output. Folders above the file are made. Raises OutputError when the place cannot be written.
     """
     if str(path) == "-":
         yield sys.stdout
@@ -27,43 +27,79 @@ def whole_file(path: str | Path) -> Iterator[TextIO]:
         return
     path = Path(path)
     partial = _partial(path)
-    try:
-        if path.is_dir():
-            raise OutputError(path, "it is a folder")
-        if path.exists() and not path.is_file():
-            raise OutputError(path, "it is no regular file, and would be replaced")
-        with partial.open("w", encoding="utf-8", newline="\n") as stream:
-            yield stream
-        os.replace(partial, path)
-    except OSError as error:
-        _tell(path, error)
-        raise
-    finally:
-        with suppress(OSError):
-            partial.unlink()
+    with parents_of(path):
+        try:
+            _refuse_no_file(path)
+            with partial.open("w", encoding="utf-8", newline="\n") as stream:
+                yield stream
+            os.replace(partial, path)
+        except OSError as error:
+            _tell(path, error)
+            raise
+        finally:
+            with suppress(OSError):
+                partial.unlink()
 
 
 @contextmanager
 def whole_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """Give an empty folder that becomes `path` when the block ends well, and vanishes when it does not.
 
-    Raises OutputError when the place cannot be written, or is taken and `overwrite` is False.
+    Folders above it are made. Raises OutputError when the place cannot be written, or is taken and `overwrite` is False.
     """
     refuse_taken(path, overwrite)
     partial = _partial(path)
+    with parents_of(path):
+        try:
+            partial.mkdir()
+            yield partial
+            replaced = _partial(path, "replaced")
+            if path.exists():
+                os.rename(path, replaced)
+            os.rename(partial, path)
+            shutil.rmtree(replaced, ignore_errors=True)
+        except OSError as error:
+            _tell(path, error)
+            raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def parents_of(path: Path) -> Iterator[None]:
+    """Make the folders above `path`; those that were made and are empty vanish again if the block does not end well.
+
+    Raises OutputError.
+    """
+    made = make_parents(path)
     try:
-        partial.mkdir()
-        yield partial
-        replaced = _partial(path, "replaced")
-        if path.exists():
-            os.rename(path, replaced)
-        os.rename(partial, path)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except OSError as error:
-        _tell(path, error)
+        yield
+    except BaseException:
+        _remove_empty(made)
         raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+
+def make_parents(path: Path) -> list[Path]:
+    """Make the folders above `path`, and return those that were not there, the highest first. Raises OutputError."""
+    made: list[Path] = []
+    try:
+        for folder in reversed(path.parents):
+            if not folder.is_dir():
+                with suppress(
+                    FileExistsError
+                ):  # by another process just now; what is in the way is found below
+                    folder.mkdir()
+                    made.append(folder)
+    except OSError as error:
+        _remove_empty(made)
+        raise OutputError.of(path, error) from error
+    return made
+
+
+def _remove_empty(made: list[Path]) -> None:
+    for folder in reversed(made):
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def refuse_taken(path: Path, overwrite: bool) -> None:
@@ -79,8 +115,27 @@ def refuse_taken(path: Path, overwrite: bool) -> None:
     refuse_unwritable(path)
 
 
+def refuse_unwritable_file(path: str | Path) -> None:
+    """Raise OutputError if `whole_file` could not write `path`, before the work of which it would hold the result."""
+    if str(path) != "-":
+        _refuse_no_file(Path(path))
+        refuse_unwritable(Path(path))
+
+
+def _refuse_no_file(path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise OutputError(path, "it is a folder")
+        if path.exists() and not path.is_file():
+            raise OutputError(path, "it is no regular file, and would be replaced")
+    except OSError as error:
+        _tell(path, error)
+        raise
+
+
 def refuse_unwritable(path: Path) -> None:
-    """Raise OutputError if nothing can be written beside `path`."""
+    """Raise OutputError if nothing can be written beside `path`, in folders that would be made. Leaves nothing."""
+    made = make_parents(path)
     try:
         probe = _partial(path, "probe")
         probe.mkdir()
@@ -88,6 +143,8 @@ def refuse_unwritable(path: Path) -> None:
     except OSError as error:
         _tell(path, error)
         raise
+    finally:
+        _remove_empty(made)
 
 
 def sha256(path: Path) -> str:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, TextIO
 
 import msgspec
 
+from headway.core import files
 from headway.core.data import Record
 from headway.core.errors import OutputError
 
@@ -119,12 +120,13 @@ def resumable(output: Path, settings: Mapping[str, Any], restart: bool = False) 
     Raises:
         OutputError: the place cannot be written, another run is writing it, or it was begun with other settings.
     """
-    opened = _open(output, Begun(settings=dict(settings)), restart)
-    try:
-        yield opened
-        opened.finish()
-    finally:
-        opened.close()
+    with files.parents_of(output):
+        opened = _open(output, Begun(settings=dict(settings)), restart)
+        try:
+            yield opened
+            opened.finish()
+        finally:
+            opened.close()
 
 
 def _open(output: Path, begun: Begun, restart: bool) -> Partial:

@@ -127,7 +127,7 @@ def test_labels_in_another_order_are_refused(
     named = {"id2label": labels, "label2id": {name: i for i, name in labels.items()}}
     folder = with_head("token-classification", pretrained, tmp_path / "model", **named)
     plain = foreign._labels
-    monkeypatch.setattr(foreign, "_labels", lambda config: sorted(plain(config)))
+    monkeypatch.setattr(foreign, "_labels", lambda told: sorted(plain(told)))
     with pytest.raises(EndToEndError, match="token-classification"):
         export(folder, options(tmp_path))
 

@@ -50,11 +50,43 @@ def test_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "line\n"
 
 
-def test_file_in_a_missing_folder(tmp_path: Path) -> None:
-    path = tmp_path / "none" / "out.txt"
-    with pytest.raises(OutputError, match="No such file or directory") as caught, files.whole_file(path):
-        pass
-    assert caught.value.path == path
+def test_missing_folders_above_are_made(tmp_path: Path) -> None:
+    with files.whole_file(tmp_path / "a" / "b" / "out.txt") as stream:
+        stream.write("x")
+    with files.whole_folder(tmp_path / "a" / "c" / "out") as folder:
+        (folder / "new").touch()
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")) == [
+        "a", "a/b", "a/b/out.txt", "a/c", "a/c/out", "a/c/out/new",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", [ValueError, Interrupted])
+def test_folders_that_were_made_vanish_on_an_error(error: type[BaseException], tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(error), files.whole_file(tmp_path / "a" / "b" / "c" / "out.txt"):
+        raise error
+    with pytest.raises(error), files.whole_folder(tmp_path / "a" / "b" / "c" / "out"):
+        raise error
+    assert [p.name for p in tmp_path.rglob("*")] == ["a"]
+
+
+def test_a_folder_that_another_uses_by_now_stays(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no"), files.whole_file(tmp_path / "a" / "out.txt"):
+        (tmp_path / "a" / "other").touch()
+        raise ValueError("no")
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["other"]
+
+
+def test_a_path_that_no_folder_can_be_made_for(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for above in ("/proc/none", tmp_path / "link", tmp_path / ("x" * 300)):
+        path = Path(above) / "deep" / "out"
+        for refused in (files.refuse_unwritable_file, files.refuse_unwritable, files.make_parents):
+            with pytest.raises(OutputError, match="^cannot write "):
+                refused(path)
+        with pytest.raises(OutputError), files.whole_file(path):
+            raise AssertionError("the block must not begin")
+    assert os.listdir(tmp_path) == ["link"]
 
 
 def test_file_under_a_file(tmp_path: Path) -> None:
@@ -129,10 +161,10 @@ def test_folder_where_a_file_is(overwrite: bool, tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "mine"
 
 
-@pytest.mark.parametrize("parent", ["none", "file"])
+@pytest.mark.parametrize("parent", ["file", "file/deeper", "file/much/deeper"])
 def test_unwritable_folder_is_told_before_the_work(parent: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=f"cannot write .*/{parent}/out: (No such file|Not a dir)"):
+    with pytest.raises(OutputError, match=f"cannot write .*/{parent}/out: Not a dir"):
         files.refuse_taken(tmp_path / parent / "out", overwrite=False)
     with pytest.raises(OutputError), files.whole_folder(tmp_path / parent / "out"):
         raise AssertionError("the block must not begin")
@@ -141,6 +173,9 @@ def test_unwritable_folder_is_told_before_the_work(parent: str, tmp_path: Path) 
 
 def test_asking_leaves_nothing(tmp_path: Path) -> None:
     files.refuse_taken(tmp_path / "out", overwrite=False)
+    files.refuse_taken(tmp_path / "a" / "b" / "out", overwrite=False)
+    files.refuse_unwritable_file(tmp_path / "a" / "b" / "out.txt")
+    files.refuse_unwritable_file("-")
     assert os.listdir(tmp_path) == []
 
 

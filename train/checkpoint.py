@@ -74,6 +74,8 @@ def _opened(folder: Path, manifest: Checkpoint) -> Opened:
         raise CheckpointError(folder, problem)
     model = open_model(str(folder), manifest.task, spec, None)
     refuse_missing_embeddings(str(folder), tokenizer, model)
+    if hasattr(tasks.load(manifest.task), "GRAPH"):
+        encoder.match_token_types(model, tokenizer, str(folder), manifest.task, spec)
     model.train(False)
     return Opened(transformer_folder(folder), manifest, spec, model, tokenizer)
 

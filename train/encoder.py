@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from numpy.typing import NDArray
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
+from headway.core.errors import CheckpointError
 from headway.core.progress import Progress
 from headway.core.tasks import Output, Row, Spec
 
 BATCH_TOKENS = 4096
 """padded tokens that go through the model together in evaluation, at most"""
+TYPES = "token_type_ids"
 IGNORED = -100
 """target of a token that is not judged"""
 
@@ -44,9 +47,41 @@ def pretrained(auto: Any, name: str, labels: Sequence[str] | None, fresh: bool, 
     return model
 
 
+def match_token_types(
+    model: Any, tokenizer: PreTrainedTokenizerBase, name: str, task: str, spec: Spec
+) -> None:
+    """Let a tokenizer make `token_type_ids` only for a model that tells segments apart.
+
+    RoBERTa's kind has one row of them: its own tokenizer makes none, and the model then takes zeros. A tokenizer with
+    BERT's post-processor says 1 in second texts, which such a model has no row for. What is changed is saved with the
+    tokenizer. Raises CheckpointError if the model has fewer rows than the tokenizer has types.
+    """
+    if TYPES not in tokenizer.model_input_names:
+        return
+    body = getattr(model, "body", model)
+    rows = getattr(model.config, "type_vocab_size", None)
+    if TYPES not in inspect.signature(body.forward).parameters or rows in (0, 1):
+        tokenizer.model_input_names = [n for n in tokenizer.model_input_names if n != TYPES]
+        tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # which are saved
+        return
+    raw = tokenizer.backend_tokenizer
+    texts = [("a",), ("a", "a")] if _reads_pairs(task, spec) else [("a",)]
+    most = max(max(raw.encode(*text).type_ids, default=0) for text in texts)
+    if rows is not None and most >= rows:
+        raise CheckpointError(
+            name, f"its tokenizer has token types up to {most}, but the model has {rows} (type_vocab_size)"
+        )
+
+
+def _reads_pairs(task: str, spec: Spec) -> bool:
+    return (
+        task in ("question-answering", "text-ranking") or getattr(spec.settings, "pair", False) is not False
+    )
+
+
 def inputs(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Rows as the collator takes them, without targets yet."""
-    return [{"input_ids": row.ids, "token_type_ids": row.types} for row in rows]
+    return [{"input_ids": row.ids, TYPES: row.types} for row in rows]
 
 
 def count_cut(rows: Sequence[Row]) -> dict[str, int]:
@@ -59,7 +94,7 @@ class Collator:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.pad_id = tokenizer.pad_token_id or 0
-        self.has_types = "token_type_ids" in tokenizer.model_input_names
+        self.has_types = TYPES in tokenizer.model_input_names
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = {
@@ -67,7 +102,7 @@ class Collator:
             "attention_mask": padded([[1] * len(row["input_ids"]) for row in rows], 0),
         }
         if self.has_types:
-            batch["token_type_ids"] = padded([row["token_type_ids"] for row in rows], 0)
+            batch[TYPES] = padded([row[TYPES] for row in rows], 0)
         if "token_labels" in rows[0]:
             batch["labels"] = padded([row["token_labels"] for row in rows], IGNORED)
         elif "labels" in rows[0]:

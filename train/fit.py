@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,16 @@ from transformers import (
 
 from headway.core import data, files, hardware, tasks
 from headway.core.calibration import expected_calibration_error
-from headway.core.errors import CheckpointError, UnavailableError, UsageError
+from headway.core.errors import CheckpointError, OutputError, UnavailableError, UsageError
 from headway.core.manifest import Checkpoint
 from headway.core.progress import Progress, silent
 from headway.core.report import Report
 from headway.core.tasks import FIGURES_FALLING, Example, Spec, Task
 from headway.core.threads import budget
-from headway.train import adapt
-from headway.train.checkpoint import open_model, open_tokenizer
+from headway.train import adapt, encoder, resume
+from headway.train.checkpoint import open_model, open_tokenizer, refuse_missing_embeddings, truncation_side
 from headway.train.options import TrainOptions
+from headway.train.positions import max_positions, max_target_positions
 from headway.train.quiet import quiet
 from headway.train.tasks import base
 from headway.train.tasks.base import Objective, TrainTask
@@ -48,10 +49,16 @@ class Trained:
     """training examples that were cut or left out by rule, by reason"""
 
 
-def train(task_name: str, options: TrainOptions, progress: Progress = silent) -> Trained:
+def train(
+    task_name: str,
+    options: TrainOptions,
+    progress: Progress = silent,
+    notify: Callable[[str], None] = lambda message: None,
+) -> Trained:
     """Fine-tune a model for a task and write the checkpoint whole, or not at all.
 
-    An interrupted run leaves its epochs in `<output>.training`; the same call with `resume` goes on from there.
+    An interrupted run leaves its epochs in `<output>.training`; the same call with `resume` goes on from the newest
+    complete one and comes to the same weights, or is refused. `notify` is told from where.
     Under `torchrun` each process calls this alike; the steps are shared and the first process writes.
     Raises UsageError, DataError, CheckpointError, OutputError, UnavailableError.
     """
@@ -59,35 +66,52 @@ def train(task_name: str, options: TrainOptions, progress: Progress = silent) ->
     options.refuse_foreign(task_name, specifics.OPTIONS)
     processes = PartialState(cpu=not torch.cuda.is_available())
     work = options.output.with_name(options.output.name + ".training")
+    torch.set_num_threads(max(1, budget(options.threads) // processes.num_processes))
+    run = resume.describe_run(task_name, options, processes.num_processes, _precision(options))
     if processes.is_main_process:
         files.refuse_taken(options.output, options.overwrite)
-        _prepare_work(work, options)
+        if options.resume:
+            resume.refuse_other_run(work, run)
+        else:
+            _clear(work, notify)
     processes.wait_for_everyone()
-    torch.set_num_threads(max(1, budget(options.threads) // processes.num_processes))
     set_seed(options.seed)
     examples, held_out, tokenizer, spec = _read(task, specifics, options)
-    model = _open(task_name, specifics, tokenizer, spec, options)
+    model = _open(task_name, task, specifics, tokenizer, spec, options)
+    run = msgspec.structs.replace(run, model=resume.fingerprint(model, tokenizer))
+    begin: Path | None = None
+    if options.resume:
+        if processes.is_main_process:
+            resume.refuse_other_run(work, run)
+            _discard_incomplete(work, notify)
+        processes.wait_for_everyone()
+        begin = resume.latest(work)
     prepared = specifics.prepare(examples, tokenizer, model, spec, options)
     if options.lora:
         adapt.add_adapters(model, options.lora)
     if options.freeze:
         adapt.freeze(model, options.freeze)
 
+    args = _arguments(options, task.metric(spec.settings), work, processes.num_processes)
+    if begin is not None and (end := resume.stopped_at(begin)) is not None:
+        args.max_steps = end  # nothing is left to train: the best epoch is opened again
     trainer = _Trainer(
         model=model,
-        args=_arguments(options, task.metric(spec.settings), work, processes.num_processes),
+        args=args,
         train_dataset=prepared.rows,
         eval_dataset=list(held_out) or None,
         data_collator=specifics.collate(tokenizer),
-        callbacks=[EarlyStoppingCallback(options.patience)] if held_out else [],
+        callbacks=[_Epochs(work), *([EarlyStoppingCallback(options.patience)] if held_out else [])],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.options = options
     trainer.objective = specifics.objective(examples, spec, options)
     trainer.measure = lambda now: _measure(task, specifics, now, tokenizer, held_out, spec)[1]
     _report_steps(trainer, progress)
+    if processes.is_main_process and begin is None:
+        run.write(work)
     with quiet():
-        trainer.train(resume_from_checkpoint=options.resume)
+        trainer.train(resume_from_checkpoint=None if begin is None else str(begin))
     metrics: dict[str, float] = {}
     if processes.is_main_process:
         best = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
@@ -96,17 +120,28 @@ def train(task_name: str, options: TrainOptions, progress: Progress = silent) ->
         if held_out:
             spec, metrics, report = _judge(task_name, specifics, best, tokenizer, held_out, spec, progress)
             report = msgspec.structs.replace(report, counts=prepared.counts)
-        _write(task_name, specifics, best, tokenizer, spec, options, metrics, report)
+        _write(specifics, best, tokenizer, spec, options, run, metrics, report)
         shutil.rmtree(work, ignore_errors=True)
     processes.wait_for_everyone()
     return Trained(options.output, metrics, prepared.counts)
 
 
-def _prepare_work(work: Path, options: TrainOptions) -> None:
-    if options.resume and not any(work.glob("checkpoint-*")):
-        raise UsageError("--resume", f"there is nothing to resume in {work}")
-    if work.exists() and not options.resume:
+def _clear(work: Path, notify: Callable[[str], None]) -> None:
+    """Remove what an interrupted run left. Raises OutputError."""
+    if work.exists() and not work.is_dir():
+        raise OutputError(work, "it is a file")
+    if work.exists():
+        notify(f"beginning anew: the epochs in {work} are removed")
         shutil.rmtree(work)
+
+
+def _discard_incomplete(work: Path, notify: Callable[[str], None]) -> None:
+    """Leave the newest complete epoch, and the best so far, in the folder. Raises UsageError if there is none."""
+    newest, skipped = resume.newest_complete(work)
+    for problem in skipped:
+        notify(f"not complete, and left out: {problem}")
+    resume.keep_only(work, resume.step_of(newest), resume.best_step(newest))
+    notify(f"going on after epoch {resume.epoch_of(newest):g} ({newest})")
 
 
 def _read(
@@ -125,6 +160,7 @@ def _read(
     else:
         tokenizer = open_tokenizer(str(options.model))
     spec = specifics.describe(examples, held_out, tokenizer, options)
+    spec = replace(spec, truncation_side=truncation_side(tokenizer))
     for example in held_out:
         task.check(example, spec)
     return examples, held_out, tokenizer, spec
@@ -132,6 +168,7 @@ def _read(
 
 def _open(
     task_name: str,
+    task: Task,
     specifics: TrainTask,
     tokenizer: PreTrainedTokenizerBase,
     spec: Spec,
@@ -140,18 +177,42 @@ def _open(
     if options.from_scratch:
         return specifics.new_model(tokenizer, options)  # type: ignore[attr-defined]
     model = open_model(str(options.model), task_name, spec, options)
-    longest = getattr(model.config, "max_position_embeddings", None)
-    if isinstance(longest, int) and options.max_length > longest:
-        raise UsageError(
-            "--max-length", f"is {options.max_length}, but {options.model} ends at {longest} tokens"
-        )
+    refuse_missing_embeddings(options.name, tokenizer, model)
+    if hasattr(task, "GRAPH"):
+        encoder.match_token_types(model, tokenizer, options.name, task_name, spec)
+    _check_lengths(model.config, options)
     return model
 
 
-def _arguments(options: TrainOptions, metric: str, work: Path, processes: int) -> TrainingArguments:
+def _check_lengths(config: Any, options: TrainOptions) -> None:
+    """Raise UsageError for texts or targets that are longer than the model can take."""
+    longest = max_positions(config)
+    if longest is not None and options.max_length > longest:
+        raise UsageError(
+            "--max-length", f"is {options.max_length}, but {options.model} ends at {longest} tokens"
+        )
+    if not config.is_encoder_decoder:
+        return
+    longest = max_target_positions(config)
+    if longest is not None and options.max_target_length > longest:
+        raise UsageError(
+            "--max-target-length",
+            f"is {options.max_target_length}, but the decoder of {options.model} ends at {longest} tokens",
+        )
+
+
+def _precision(options: TrainOptions) -> str:
+    """Of the products in a step: fp32, bf16 or fp16."""
+    if options.precision != "auto":
+        return options.precision
     on_gpu = torch.cuda.is_available()
     fast_bf16 = torch.cuda.is_bf16_supported() if on_gpu else hardware.has_fast_bf16(hardware.cpu_flags())
-    if options.precision == "fp16" and not on_gpu:
+    return "bf16" if fast_bf16 else "fp32"
+
+
+def _arguments(options: TrainOptions, metric: str, work: Path, processes: int) -> TrainingArguments:
+    on_gpu, precision = torch.cuda.is_available(), _precision(options)
+    if precision == "fp16" and not on_gpu:
         raise UnavailableError("fp16 training on a processor", "use --precision bf16 or fp32, or a GPU")
     if options.batch_size % (options.accumulate * processes):
         parts = f"{processes} processes times {options.accumulate} parts"
@@ -166,14 +227,15 @@ def _arguments(options: TrainOptions, metric: str, work: Path, processes: int) -
         learning_rate=options.learning_rate,
         warmup_steps=options.warmup,  # below 1: a share of all steps
         weight_decay=options.weight_decay,
-        bf16=options.precision == "bf16" or (options.precision == "auto" and fast_bf16),
-        fp16=options.precision == "fp16",
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
         use_cpu=not on_gpu,
         ddp_backend="gloo" if processes > 1 and not on_gpu else None,
         ddp_find_unused_parameters=True if processes > 1 else None,
         eval_strategy="epoch" if held_out else "no",
         save_strategy="epoch",
-        save_total_limit=2,
+        save_total_limit=None,  # _Epochs removes old ones, once the new one is complete
+        restore_callback_states_from_checkpoint=True,
         load_best_model_at_end=held_out,
         metric_for_best_model=metric if held_out else None,
         greater_is_better=metric not in FIGURES_FALLING,
@@ -263,6 +325,23 @@ def _judge(
     return calibrated, metrics, report
 
 
+class _Epochs(TrainerCallback):
+    """Marks each saved epoch as complete and removes those that are no longer needed."""
+
+    def __init__(self, work: Path) -> None:
+        self._work = work
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.best_global_step:  # the saved path is that of the interrupted run, from its working folder
+            state.best_model_checkpoint = str(self._work / f"checkpoint-{state.best_global_step}")
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        PartialState().wait_for_everyone()  # each process has written its random state
+        if state.is_world_process_zero:
+            resume.mark_complete(self._work / f"checkpoint-{state.global_step}")
+            resume.keep_newest(self._work)
+
+
 def _report_steps(trainer: Trainer, progress: Progress) -> None:
     """Draw one bar over the steps of the whole training."""
 
@@ -287,16 +366,15 @@ def _report_steps(trainer: Trainer, progress: Progress) -> None:
 
 
 def _write(
-    task_name: str,
     specifics: TrainTask,
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     spec: Spec,
     options: TrainOptions,
+    run: resume.Run,
     metrics: dict[str, float],
     report: Report | None,
 ) -> None:
-    sources = {"train": options.train, "eval": options.eval}
     with files.whole_folder(options.output, options.overwrite) as folder:
         with quiet():
             specifics.save(model, tokenizer, spec, folder)
@@ -305,18 +383,12 @@ def _write(
         if report is not None:
             report.write(folder)
         Checkpoint(
-            task=task_name,
+            task=run.task,
             labels=spec.labels,
             max_length=spec.max_length,
             model=options.name,
-            training_data={r: files.sha256_of_data(p) for r, p in sources.items() if p is not None},
-            options=_portable(options),
+            training_data={role: digest for role, digest in run.data.items() if digest is not None},
+            options=run.options,
             metrics=metrics,
             settings=msgspec.to_builtins(spec.settings),
         ).write(folder)
-
-
-def _portable(options: TrainOptions) -> dict[str, Any]:
-    """The options without paths, which mean nothing on another machine."""
-    machine = ("model", "train", "eval", "output", "resume", "overwrite", "threads")
-    return {name: value for name, value in asdict(options).items() if name not in machine}

@@ -26,6 +26,7 @@ from headway.core.tasks import (
     token_classification,
 )
 from headway.train import sentence_transformers_config
+from headway.train.positions import max_positions
 
 HEADS = {
     "ForSequenceClassification": "text-classification",
@@ -90,9 +91,6 @@ def describe(
     transformer = sentence_transformers_config.read_transformer(folder)
     config = _config(transformer.folder)
     settings, labels = SETTINGS[task](_Model(folder, config, tokenizer, examples))
-    if len(set(labels)) < len(labels):
-        twice = next(label for label in labels if labels.count(label) > 1)
-        raise CheckpointError(folder, f"config.json gives several classes the label '{twice}'")
     return Checkpoint(
         task=task,
         labels=labels,
@@ -116,16 +114,11 @@ def _config(folder: Path) -> Any:
 def _max_length(declared: int | None, config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
     """What is declared, else the tokenizer's limit, but no more than the model has positions for."""
     told = [declared or tokenizer.model_max_length]
-    positions = getattr(config, "max_position_embeddings", None)
-    if isinstance(positions, int) and positions > 0:
-        begins = (config.pad_token_id or 0) + 1 if _counts_from_padding(config) else 0
-        told.append(positions - begins)
+    positions = max_positions(config)
+    if positions is not None:
+        told.append(positions)
     least = min(told)
     return int(least) if 0 < least < 1_000_000 else LONGEST
-
-
-def _counts_from_padding(config: Any) -> bool:
-    return config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "bart")
 
 
 def _json(path: Path) -> dict[str, Any]:

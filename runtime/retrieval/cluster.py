@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from headway.core import files
 from headway.core.errors import OutputError, UnavailableError, UsageError
 from headway.runtime.retrieval import store
 from headway.runtime.retrieval.index import Index
@@ -93,6 +94,7 @@ def check_plot(path: Path) -> None:
 def plot(path: Path, index: Index, labels: Labels) -> None:
     """Write a picture of the passages in two principal components, coloured by cluster: SVG in HTML, or PNG."""
     check_plot(path)
+    files.make_parents(path)
     try:
         store.put(path.parent, path.name, [_picture(path.suffix, index, labels)])
     except OSError as error:

@@ -102,6 +102,7 @@ class Index:
         files.refuse_taken(output, overwrite)
         count = _check(corpus, columns, split, (), progress)
         building = output.parent / f".{output.name}.building"
+        files.make_parents(output)
         building.mkdir(exist_ok=True)
         with store.writing(building, output):
             begun = Manifest(
