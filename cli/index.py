@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from headway.cli.screen import bar, say
 from headway.core import data, files
 from headway.core.errors import UsageError
 from headway.runtime.retrieval import cluster as clusters_of
-from headway.runtime.retrieval.index import Index
+from headway.runtime.retrieval.index import Index, read_split
 from headway.runtime.retrieval.search import (
     TEMPLATE,
     WINDOW,
@@ -39,6 +40,7 @@ def build(
     precision: str = "auto",
     threads: int | None = None,
     columns: str | None = None,
+    split: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Embed a corpus and write an index of it. After an interruption, the same command goes on where it was.
@@ -57,13 +59,17 @@ def build(
         processor threads; none: all that affinity and cgroup leave
     columns
         names of fields in the file, as text=body
+    split
+        which split of a folder of the datasets library that has several, as test
     overwrite
         replace what is at the output, or drop another build that was interrupted there
     """
     opened = BundleEmbedder(embedder, precision, threads)
     mapping = data.parse_columns(columns)
-    made = Index.build(corpus, opened, output, columns=mapping, overwrite=overwrite, progress=bar)
-    _say_cut(opened)
+    made = Index.build(
+        corpus, opened, output, columns=mapping, split=split, overwrite=overwrite, progress=bar
+    )
+    _say_cut(made.count_truncated())
     say(f"index: {output}, {len(made)} passages of {made.dimensions} dimensions")
 
 
@@ -76,6 +82,7 @@ def add(
     embedder: str | None = None,
     threads: int | None = None,
     columns: str | None = None,
+    split: str | None = None,
 ) -> None:
     """Add the passages of a corpus, all or none.
 
@@ -91,11 +98,13 @@ def add(
         processor threads; none: all that affinity and cgroup leave
     columns
         names of fields in the file, as text=body
+    split
+        which split of a folder of the datasets library that has several, as test
     """
     opened = Index.open(folder)
     own = _embedder(opened, embedder, threads)
-    count = opened.add(corpus, own, columns=data.parse_columns(columns), progress=bar)
-    _say_cut(own)
+    count = opened.add(corpus, own, columns=data.parse_columns(columns), split=split, progress=bar)
+    _say_cut(own.truncated)
     say(f"index: {folder}, {count} passages more, {len(opened)} in all")
 
 
@@ -133,8 +142,9 @@ def search(
     template: str = TEMPLATE,
     threads: int | None = None,
     columns: str | None = None,
+    split: str | None = None,
 ) -> None:
-    """Find passages for queries, one JSON object a query: {"query", "hits": [{"id", "text", "score"}]}.
+    """Find passages for queries, one JSON object a query: {"query", "truncated", "hits": [{"id", "text", "score", "truncated"}]}.
 
     Parameters
     ----------
@@ -163,6 +173,8 @@ def search(
         processor threads; none: all that affinity and cgroup leave
     columns
         names of fields in the file of queries, as text=question
+    split
+        which split of a folder of queries that has several, as test
     """
     if (query is None) == (queries is None):
         raise UsageError("--query", "give either --query or --queries")
@@ -174,12 +186,16 @@ def search(
         opened_reader(reader, threads=threads, template=template) if reader else None,
     )
     alone = data.Record({"text": query}, "--query", 1)
-    records = iter([alone]) if queries is None else data.read(queries, data.parse_columns(columns))
+    records = iter([alone]) if queries is None else read_split(queries, data.parse_columns(columns), split)
+    counts: Counter[str] = Counter()
     with files.whole_file(output) as stream:
         shown: Iterator[data.Record] = bar(records, "searching")
         while window := list(islice(shown, WINDOW)):
             found = engine([r.text("text") for r in window], top, exact=exact)
             stream.writelines(_line(r, f) for r, f in zip(window, found, strict=True))
+            counts.update(_truncated(found))
+    for what, count in counts.items():
+        say(f"{count} {what}")
 
 
 @index.command
@@ -234,12 +250,29 @@ def _embedder(opened: Index, given: str | None, threads: int | None) -> BundleEm
 
 def _line(record: data.Record, found: Found) -> str:
     own = {"query_id": record.fields["id"]} if "id" in record.fields else {}
-    line: dict[str, Any] = own | {"query": found.query, "hits": msgspec.to_builtins(found.hits)}
+    line: dict[str, Any] = own | {
+        "query": found.query,
+        "truncated": found.truncated,
+        "hits": msgspec.to_builtins(found.hits),
+    }
     if found.answer is not None:
-        line |= msgspec.to_builtins(found.answer)
+        answer = msgspec.to_builtins(found.answer)
+        line |= {"answer_truncated" if name == "truncated" else name: v for name, v in answer.items()}
     return msgspec.json.encode(line).decode() + "\n"
 
 
-def _say_cut(embedder: BundleEmbedder) -> None:
-    if embedder.truncated:
-        say(f"{embedder.truncated} passages were longer than the model and were cut")
+def _truncated(found: Sequence[Found]) -> Iterator[str]:
+    """What was cut, once for each query, passage and answer."""
+    for own in found:
+        if own.truncated:
+            yield 'queries were longer than the embedder and were cut ("truncated": true)'
+        for hit in own.hits:
+            if hit.truncated:
+                yield 'passages in the results were cut for the embedder or the reranker ("truncated": true)'
+        if own.answer is not None and own.answer.truncated:
+            yield 'answers were written from a part of the passages ("answer_truncated": true)'
+
+
+def _say_cut(count: int) -> None:
+    if count:
+        say(f"{count} passages were longer than the model and were cut")

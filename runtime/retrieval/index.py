@@ -143,7 +143,7 @@ class Index:
             )
             manifest = _resumed(building, output, begun, overwrite)
             if not manifest.graph:
-                records = islice(_records(corpus, columns, split), manifest.rows, None)
+                records = islice(read_split(corpus, columns, split), manifest.rows, None)
                 left = count - manifest.rows
                 pairs = progress(_embedded(records, embedder, manifest), "embedding", left)
                 manifest = _appended(building, manifest, pairs, checkpoint=True)
@@ -229,7 +229,7 @@ class Index:
 
         def change(old: Store) -> Manifest:
             count = _check(corpus, columns, split, old.ids().keys(), progress)
-            added = _embedded(_records(corpus, columns, split), embedder, old.manifest)
+            added = _embedded(read_split(corpus, columns, split), embedder, old.manifest)
             return _extended(old, progress(added, "embedding", count), progress)
 
         before = len(self)
@@ -291,9 +291,10 @@ def _metric(name: str) -> Metric:
     )
 
 
-def _records(
+def read_split(
     corpus: str | Path, columns: Mapping[str, str] | None, split: str | None
 ) -> Iterator[Record]:
+    """`data.read`, of a `split` of a folder that has several. Raises UsageError for a split of a file."""
     if split is None:
         return data.read(corpus, columns)
     if not Path(corpus).is_dir():
@@ -312,7 +313,7 @@ def _check(
     if str(corpus) == "-":
         raise UsageError("CORPUS", "must be a file, because it is read twice")
     seen: set[str] = set()
-    for record in progress(_records(corpus, columns, split), "checking"):
+    for record in progress(read_split(corpus, columns, split), "checking"):
         own = record.text("id")
         record.text("text")
         if own in seen:
