@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,7 +70,7 @@ def build(
     made = Index.build(
         corpus, opened, output, columns=mapping, split=split, overwrite=overwrite, progress=bar
     )
-    _say_cut(opened)
+    _say_cut(made.count_truncated())
     say(f"index: {output}, {len(made)} passages of {made.dimensions} dimensions")
 
 
@@ -104,7 +105,7 @@ def add(
     opened = Index.open(folder)
     own = _embedder(opened, embedder, threads)
     count = opened.add(corpus, own, columns=data.parse_columns(columns), split=split, progress=bar)
-    _say_cut(own)
+    _say_cut(own.truncated)
     say(f"index: {folder}, {count} passages more, {len(opened)} in all")
 
 
@@ -144,7 +145,7 @@ def search(
     columns: str | None = None,
     split: str | None = None,
 ) -> None:
-    """Find passages for queries, one JSON object a query: {"query", "hits": [{"id", "text", "score"}]}.
+    """Find passages for queries, one JSON object a query: {"query", "truncated", "hits": [{"id", "text", "score", "truncated"}]}.
 
     Parameters
     ----------
@@ -189,11 +190,15 @@ def search(
         Reranker(reranker, threads=threads) if reranker else None,
         opened_reader(reader, threads=threads, template=template) if reader else None,
     )
+    counts: Counter[str] = Counter()
     with files.whole_file(output) as stream:
         shown: Iterator[data.Record] = bar(records, "searching")
         while window := list(islice(shown, WINDOW)):
             found = engine([r.text("text") for r in window], top, exact=exact)
             stream.writelines(_line(r, f) for r, f in zip(window, found, strict=True))
+            counts.update(_truncated(found))
+    for what, count in counts.items():
+        say(f"{count} {what}")
 
 
 @index.command
@@ -250,12 +255,29 @@ def _embedder(opened: Index, given: str | None, threads: int | None) -> BundleEm
 
 def _line(record: data.Record, found: Found) -> str:
     own = {"query_id": record.fields["id"]} if "id" in record.fields else {}
-    line: dict[str, Any] = own | {"query": found.query, "hits": msgspec.to_builtins(found.hits)}
+    line: dict[str, Any] = own | {
+        "query": found.query,
+        "truncated": found.truncated,
+        "hits": msgspec.to_builtins(found.hits),
+    }
     if found.answer is not None:
-        line |= msgspec.to_builtins(found.answer)
+        answer = msgspec.to_builtins(found.answer)
+        line |= {"answer_truncated" if name == "truncated" else name: v for name, v in answer.items()}
     return msgspec.json.encode(line).decode() + "\n"
 
 
-def _say_cut(embedder: BundleEmbedder) -> None:
-    if embedder.truncated:
-        say(f"{embedder.truncated} passages were longer than the model and were cut")
+def _truncated(found: Sequence[Found]) -> Iterator[str]:
+    """What was cut, once for each query, passage and answer."""
+    for own in found:
+        if own.truncated:
+            yield 'queries were longer than the embedder and were cut ("truncated": true)'
+        for hit in own.hits:
+            if hit.truncated:
+                yield 'passages in the results were cut for the embedder or the reranker ("truncated": true)'
+        if own.answer is not None and own.answer.truncated:
+            yield 'answers were written from a part of the passages ("answer_truncated": true)'
+
+
+def _say_cut(count: int) -> None:
+    if count:
+        say(f"{count} passages were longer than the model and were cut")

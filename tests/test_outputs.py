@@ -117,12 +117,12 @@ def test_bad_data_leaves_no_folder(pretrained: Path, tmp_path: Path, run: Run) -
 
 
 def test_demo_makes_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stop(Exception): ...
+    class StopError(Exception): ...
 
     def stop(folder: Path) -> Path:
         assert folder.parent.is_dir()
-        raise Stop
+        raise StopError
 
     monkeypatch.setattr(demo, "copy_model", stop)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         demo.demo(output=tmp_path / "a" / "b")

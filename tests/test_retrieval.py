@@ -309,7 +309,7 @@ def test_files_may_not_grow(built: Path) -> None:
 def test_damaged_files(how: str, built: Path) -> None:
     Index.open(built).delete(["p2"])
     names = [p.name for p in built.iterdir()]
-    assert len(names) == 4 * 3 + 3
+    assert len(names) == 4 * 3 + 4
     for name in names:
         path = built / name
         whole = path.read_bytes()

@@ -45,6 +45,8 @@ class Example:
     """relevance of all that is relevant to the query, whether among the passages or not"""
     id: Any
     record: Record
+    form: Literal["passage", "positive", "collection"] = "passage"
+    """what it was made from: a record with a passage, or with a positive; or a query of a collection"""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def read(record: Record, labelled: bool) -> Example:
     query, i = record.text("query"), record.fields.get("id")
     if "positive" in record.fields:
         passages = (record.text("positive"), *record.texts("negatives"))
-        return Example(query, passages, (1.0,) + (0.0,) * (len(passages) - 1), (1.0,), i, record)
+        return Example(query, passages, (1.0,) + (0.0,) * (len(passages) - 1), (1.0,), i, record, "positive")
     passage = record.text("passage")
     if not labelled:
         return Example(query, (passage,), None, (), i, record)
@@ -81,7 +83,10 @@ def read(record: Record, labelled: bool) -> Example:
 
 
 def read_folder(folder: Path, split: str) -> list[Example]:
-    """A collection. To train: each relevant document with others that BM25 finds; else BM25's best of each query."""
+    """A collection. To train: each relevant document with others that BM25 finds; else BM25's best of each query.
+
+    A query of which BM25 finds nothing is an example without passages, which counts as one that finds nothing.
+    """
     collection = retrieval.read(folder, split)
     texts = {i: d.fields["text"] for i, d in collection.documents.items()}
     train = split == "train"
@@ -93,7 +98,7 @@ def read_folder(folder: Path, split: str) -> list[Example]:
         if not train:
             gold = tuple(relevant.get(d, 0.0) for d in found[q])
             passages = tuple(texts[d] for d in found[q])
-            examples.append(Example(query.fields["text"], passages, gold, ideal, q, query))
+            examples.append(Example(query.fields["text"], passages, gold, ideal, q, query, "collection"))
             continue
         chance = random.Random(q).sample(
             list(texts), min(len(texts), 4 * NEGATIVES)
@@ -102,16 +107,15 @@ def read_folder(folder: Path, split: str) -> list[Example]:
         for document in relevant:
             passages = (texts[document], *(texts[d] for d in others))
             gold = (1.0,) + (0.0,) * len(others)
-            examples.append(Example(query.fields["text"], passages, gold, ideal, q, query))
+            examples.append(Example(query.fields["text"], passages, gold, ideal, q, query, "collection"))
     return examples
 
 
 def uniform(examples: Sequence[Example]) -> None:
     """Raise DataError at the first example that is of another form than the first one."""
     for example in examples:
-        first = "positive" if len(examples[0].passages) > 1 else "passage"
-        if (len(example.passages) > 1) != (first == "positive"):
-            raise example.record.error("missing; the other records have it", first)
+        if example.form != examples[0].form:
+            raise example.record.error("missing; the other records have it", examples[0].form)
 
 
 def check(example: Example, spec: Spec) -> None:
@@ -159,12 +163,16 @@ def calibrate(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec
 
 
 def metrics(examples: Sequence[Example], results: Sequence[Any]) -> dict[str, float]:
-    """Recall, reciprocal rank and nDCG at 10 over the passages of each query, all its records together."""
-    scores: dict[str, list[tuple[float, float]]] = {}
-    ideal: dict[str, list[float]] = {}
+    """Recall, reciprocal rank and nDCG at 10 over the passages of each query.
+
+    Records of one query are one list of passages. A collection's query without any passage is 0 in all figures.
+    """
+    scores: dict[Any, list[tuple[float, float]]] = {}
+    ideal: dict[Any, list[float]] = {}
     for example, result in zip(examples, results, strict=True):
-        scores.setdefault(example.query, []).extend(zip(_scores(result), example.gold or (), strict=True))
-        ideal.setdefault(example.query, []).extend(example.ideal)
+        query = (example.form, example.id) if example.form == "collection" else example.query
+        scores.setdefault(query, []).extend(zip(_scores(result), example.gold or (), strict=True))
+        ideal.setdefault(query, []).extend(example.ideal)
     return figures.mean(
         [
             figures.ranking([g for _, g in sorted(own, key=lambda p: (-p[0], p[1]))], ideal[query])

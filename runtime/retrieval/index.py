@@ -10,31 +10,29 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from headway.core import data, files
 from headway.core.data import Record
-from headway.core.errors import BundleError, InputError, OutputError, UnavailableError, UsageError
+from headway.core.errors import BundleError, InputError, OutputError, UsageError
 from headway.core.progress import Progress, silent
-from headway.core.threads import budget
+from headway.runtime.retrieval import graph as graphs
 from headway.runtime.retrieval import store
-from headway.runtime.retrieval.store import Manifest, Origin, Passage, Rows, Store, Vectors
+from headway.runtime.retrieval.graph import Grouping, unit
+from headway.runtime.retrieval.store import Manifest, Metric, Origin, Passage, Rows, Store, Vectors
 
 PART = 4096
 """passages in a part, at most: what a killed build loses"""
 PART_BYTES = 64 * 2**20
 """bytes of text in a part, about: parts of long passages have fewer"""
 BATCH = 512
-"""passages that are embedded, and linked in the graph, at a time"""
-LINKS = 16
-"""edges of a passage in the graph (twice as many in its lowest layer)"""
-EXPANSION_BUILD = 128
-"""candidates for its edges"""
-EXPANSION_SEARCH = 128
-"""candidates in a search"""
+"""passages that are embedded at a time"""
+ROUNDING = 1e-4
+"""what scores in 32 bits may be wrong by, relative to the vectors' lengths: above 1,024 x 2^-24, the bound of 1,024 products"""
 COMPACT = 0.5
 """share of deleted passages above which an index is written anew without them"""
 
@@ -55,13 +53,33 @@ class Embedder(Protocol):
 
 
 @dataclass(frozen=True)
+class Embedded:
+    """What an embedder made of texts."""
+
+    vectors: Vectors  # (N, D)
+    truncated: NDArray[np.bool_]
+    """(N): which texts were longer than the model, so that their vectors are those of their beginnings"""
+
+
+@runtime_checkable
+class TruncatingEmbedder(Embedder, Protocol):
+    """An embedder that says which texts it cut. What an index keeps and a search tells comes from here."""
+
+    def embed_passages(self, records: Sequence[Record]) -> Embedded: ...
+
+    def embed_queries(self, texts: Sequence[str]) -> Embedded: ...
+
+
+@dataclass(frozen=True)
 class Hit:
     """A passage that was found."""
 
     id: str
     text: str
     score: float
-    """cosine with the query; after a reranker, the probability that the passage is relevant"""
+    """cosine with the query, or inner product; after a reranker, the probability that the passage is relevant"""
+    truncated: bool = False
+    """a part of the passage was not read: its end when it was embedded, or when the reranker read it with the query"""
 
 
 @dataclass(frozen=True)
@@ -70,13 +88,18 @@ class _State:
 
     store: Store
     graph: Any
+    grouping: Grouping
+
+    @classmethod
+    def of(cls, opened: Store) -> _State:
+        return cls(opened, graphs.opened(opened), Grouping(opened.groups, opened.live()))
 
 
 class Index:
     """An opened index. Searches may run in several threads; another process's changes are seen by opening anew."""
 
     def __init__(self, folder: Path, opened: Store) -> None:
-        self.folder, self._state = folder, _State(opened, _view(opened))
+        self.folder, self._state = folder, _State.of(opened)
         self._searching = Lock()  # the graph has one scratch space a thread number, not a thread
 
     @classmethod
@@ -88,16 +111,25 @@ class Index:
         *,
         columns: Mapping[str, str] | None = None,
         split: str | None = None,
+        metric: str | None = None,
         overwrite: bool = False,
         progress: Progress = silent,
     ) -> Index:
         """Embed a corpus of {"id", "text"} and write an index, which appears whole or not at all.
 
-        A build that was interrupted goes on where it was, and ends with the same bytes. `split`: of a folder of the
-        `datasets` library that has several.
-        Raises DataError for a record that cannot be used, OutputError or UnavailableError where the disk refuses.
+        A build that was interrupted goes on where it was, and ends with the same bytes.
+
+        Args:
+            split: of a folder of the datasets library that has several.
+            metric: "cosine", or "dot" for the inner product of vectors whose lengths matter. None: the embedder's
+                `similarity`, or cosine if it has none.
+        Raises:
+            UsageError: another metric.
+            DataError: a record that cannot be used.
+            OutputError, UnavailableError: the disk refuses.
         """
-        _usearch()
+        graphs.library()
+        comparing = _metric(metric or getattr(embedder, "similarity", "cosine"))
         output = Path(output).absolute()
         files.refuse_taken(output, overwrite)
         count = _check(corpus, columns, split, (), progress)
@@ -106,15 +138,17 @@ class Index:
         building.mkdir(exist_ok=True)
         with store.writing(building, output):
             begun = Manifest(
-                embedder=embedder.origin.told_from(output), corpus=_digest(corpus, columns, split)
+                embedder=embedder.origin.told_from(output),
+                corpus=_digest(corpus, columns, split),
+                metric=comparing,
             )
             manifest = _resumed(building, output, begun, overwrite)
             if not manifest.graph:
-                records = islice(data.read(corpus, columns, split), manifest.rows, None)
+                records = islice(data.read_split(corpus, columns, split), manifest.rows, None)
                 left = count - manifest.rows
-                pairs = progress(_embedded(records, embedder, manifest.dimensions), "embedding", left)
+                pairs = progress(_embedded(records, embedder, manifest), "embedding", left)
                 manifest = _appended(building, manifest, pairs, checkpoint=True)
-                manifest = _with_graph(building, manifest, None, 0, progress)
+                manifest = _with_graph(building, manifest, None, progress)
                 manifest.write(building)
             store.sweep(building, manifest)
             _move(building, output)
@@ -138,6 +172,10 @@ class Index:
     def dimensions(self) -> int:
         return self._state.store.manifest.dimensions
 
+    @property
+    def metric(self) -> Metric:
+        return self._state.store.manifest.metric
+
     def __len__(self) -> int:
         opened = self._state.store
         return opened.rows - len(opened.deleted)
@@ -145,28 +183,35 @@ class Index:
     def search(self, vectors: Any, k: int = 10, *, exact: bool = False) -> list[list[Hit]]:
         """The passages whose vectors are most similar to each of `vectors` (Q, D), best first.
 
-        `exact` compares with every passage; else the graph is followed, and may rarely miss one.
+        Equally similar ones come in the order in which they were added. `exact` compares with every passage in 32 bits.
+        Else up to `graph.FLAT` groups of (nearly) equal vectors are compared in 16 bits, of which twice `k` are compared
+        again; where there are more groups, the graph is followed, which may miss some.
         """
         if k < 1:
             raise UsageError("--top", f"must be at least 1, not {k}")
         state = self._state
-        queries = _checked_queries(vectors, state.store.manifest.dimensions)
+        queries = _checked_queries(vectors, state.store.manifest)
         if exact:
-            found = _exact(state.store, queries, k)
+            found = _exact(state, queries, k)
         else:
             with self._searching:
                 found = _near(state, queries, k)
-        return [_hits(state.store, query, rows, k) for query, rows in zip(queries, found, strict=True)]
+        return [_hits(state, query, distinct, k) for query, distinct in zip(queries, found, strict=True)]
 
     def passages(self) -> Iterator[Passage]:
         """All that are not deleted, in the order in which they came."""
         opened = self._state.store
         return (opened.passage(int(row)) for row in opened.live())
 
+    def count_truncated(self) -> int:
+        """How many passages were longer than the embedder and were cut. Reads all of them."""
+        return sum(passage.truncated for passage in self.passages())
+
     def vectors(self) -> Vectors:
-        """(N, D), of length 1, in the order of `passages`."""
+        """(N, D), of length 1 whatever the metric, in the order of `passages`."""
         opened = self._state.store
-        return opened.vectors(opened.live())
+        vectors = opened.vectors(opened.live())
+        return unit(vectors) if self.metric == "dot" else vectors
 
     def add(
         self,
@@ -185,7 +230,7 @@ class Index:
 
         def change(old: Store) -> Manifest:
             count = _check(corpus, columns, split, old.ids().keys(), progress)
-            added = _embedded(data.read(corpus, columns, split), embedder, old.manifest.dimensions)
+            added = _embedded(data.read_split(corpus, columns, split), embedder, old.manifest)
             return _extended(old, progress(added, "embedding", count), progress)
 
         before = len(self)
@@ -227,7 +272,7 @@ class Index:
         """Go from the newest state on disk to the one whose files `change` writes, or stay at it."""
         with store.writing(self.folder, self.folder):
             newest = store.read(self.folder)
-            self._state = _State(newest, _view(newest))
+            self._state = _State.of(newest)
             try:
                 manifest = change(newest)
                 manifest.write(self.folder)
@@ -235,31 +280,17 @@ class Index:
                 store.sweep(self.folder, newest.manifest)
                 raise
             store.sweep(self.folder, manifest)
-            opened = Store(self.folder, manifest)
-            self._state = _State(opened, _view(opened))
+            self._state = _State.of(Store(self.folder, manifest))
 
 
-def _usearch() -> Any:
-    try:
-        import usearch.index
-    except ImportError as error:
-        raise UnavailableError(
-            "usearch, which searches vectors,", "pip install 'headway[retrieval]'"
-        ) from error
-    return usearch.index
-
-
-def _view(opened: Store) -> Any:
-    """The graph, mapped into memory."""
-    path = opened.folder / opened.manifest.graph
-    try:
-        graph = _usearch().Index.restore(str(path), view=True)
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise BundleError(opened.folder, f"{path.name} cannot be read: {error}") from error
-    if graph is None or graph.ndim != opened.manifest.dimensions or len(graph) != opened.rows:
-        raise BundleError(opened.folder, f"{path.name} does not fit the index's parts")
-    graph.expansion_search = EXPANSION_SEARCH
-    return graph
+def _metric(name: str) -> Metric:
+    for metric in get_args(Metric):
+        if name == metric:
+            return metric  # type: ignore[no-any-return]
+    raise UsageError(
+        "--embedder",
+        f"its vectors are compared by '{name}'; an index compares by {' or '.join(get_args(Metric))}",
+    )
 
 
 def _check(
@@ -287,7 +318,7 @@ def _check(
 def _digest(corpus: str | Path, columns: Mapping[str, str] | None, split: str | None) -> str:
     """What an interrupted build must have been made of to be continued."""
     named = "".join(f" {ours}={theirs}" for ours, theirs in sorted((columns or {}).items()))
-    return files.sha256_of_data(Path(corpus)) + named + ("" if split is None else f" split {split}")
+    return files.sha256_of_data(Path(corpus)) + named + (f" of {split}" if split is not None else "")
 
 
 def _resumed(building: Path, output: Path, begun: Manifest, overwrite: bool) -> Manifest:
@@ -296,7 +327,8 @@ def _resumed(building: Path, output: Path, begun: Manifest, overwrite: bool) -> 
         left = Manifest.read(building)
     except BundleError:
         return begun
-    if (left.embedder, left.corpus) != (begun.embedder, begun.corpus):
+    made_of = [(m.embedder, m.corpus, m.metric) for m in (left, begun)]
+    if made_of[0] != made_of[1]:
         if not overwrite:
             raise OutputError(
                 output, "a build of another corpus or embedder was interrupted; give --overwrite to drop it"
@@ -309,29 +341,40 @@ def _resumed(building: Path, output: Path, begun: Manifest, overwrite: bool) -> 
             whole += 1
         left.verify(building, left.files)
         return left
-    return msgspec.structs.replace(store.first_parts(left, whole), graph="", serial=whole)
+    return _unlinked(store.first_parts(left, whole), serial=whole)
+
+
+def _unlinked(manifest: Manifest, **changes: Any) -> Manifest:
+    """The state without its graph and groups."""
+    dropped = (manifest.graph, manifest.groups)
+    kept = {n: f for n, f in manifest.files.items() if n not in dropped}
+    changes = {"graph": "", "groups": "", "longest": 1.0, "files": kept, **changes}
+    return msgspec.structs.replace(manifest, **changes)
 
 
 def _embedded(
-    records: Iterator[Record], embedder: Embedder, dimensions: int
+    records: Iterator[Record], embedder: Embedder, manifest: Manifest
 ) -> Iterator[tuple[bytes, Vectors]]:
-    """The line and the vector (D), of length 1, of each record; `dimensions` is 0 where any D will do."""
+    """The line and the vector (D) of each record, as many numbers as the index has (if it has any vector)."""
     while batch := list(islice(records, BATCH)):
-        vectors = _unit(embedder.passages(batch))
-        if dimensions and vectors.shape[1] != dimensions:
+        made = _embed(embedder, batch)
+        vectors = unit(made.vectors) if manifest.metric == "cosine" else made.vectors
+        if manifest.dimensions and vectors.shape[1] != manifest.dimensions:
             raise UsageError(
-                "--embedder", f"makes {vectors.shape[1]} numbers a text, the index has {dimensions}"
+                "--embedder",
+                f"makes {vectors.shape[1]} numbers a text, the index has {manifest.dimensions}",
             )
-        for record, vector in zip(batch, vectors, strict=True):
+        for record, vector, truncated in zip(batch, vectors, made.truncated.tolist(), strict=True):
             if not np.isfinite(vector).all():
                 raise record.error("its vector is not finite", "text")
-            line = msgspec.json.encode(Passage(record.text("id"), record.text("text")))
+            line = msgspec.json.encode(Passage(record.text("id"), record.text("text"), truncated))
             yield line + b"\n", vector
 
 
-def _unit(vectors: Vectors) -> Vectors:
-    long = vectors.astype(np.float64)
-    return np.asarray(long / np.maximum(np.linalg.norm(long, axis=-1, keepdims=True), 1e-12), np.float32)
+def _embed(embedder: Embedder, records: Sequence[Record]) -> Embedded:
+    if isinstance(embedder, TruncatingEmbedder):
+        return embedder.embed_passages(records)
+    return Embedded(embedder.passages(records), np.zeros(len(records), np.bool_))
 
 
 def _appended(
@@ -361,26 +404,19 @@ def _parts(pairs: Iterator[tuple[bytes, Vectors]]) -> Iterator[tuple[list[bytes]
         yield lines, np.stack(vectors)
 
 
-def _with_graph(folder: Path, manifest: Manifest, graph: Any, first: int, progress: Progress) -> Manifest:
-    """The state with its rows from `first` on linked in the graph: in order, by one thread, so always the same."""
-    opened = Store(folder, manifest)
-    graph = graph if graph is not None else _empty_graph(manifest.dimensions)
-    for rows in progress(
-        [np.arange(i, min(i + BATCH, opened.rows)) for i in range(first, opened.rows, BATCH)], "linking"
-    ):
-        graph.add(rows.astype(np.uint64), opened.vectors(rows), threads=1)
-    return store.put_file(folder, manifest, "graph", graph.save())
-
-
-def _empty_graph(dimensions: int) -> Any:
-    return _usearch().Index(
-        ndim=dimensions,
-        metric="ip",
-        dtype="f16",
-        connectivity=LINKS,
-        expansion_add=EXPANSION_BUILD,
-        expansion_search=EXPANSION_SEARCH,
-    )
+def _with_graph(folder: Path, manifest: Manifest, old: Store | None, progress: Progress) -> Manifest:
+    """The state with its rows in the graph. `old`: a state of its first rows, whose graph is extended."""
+    bare = _unlinked(manifest)
+    opened = Store(folder, bare)
+    longest = 1.0
+    if manifest.metric == "dot":
+        longest = max(float(np.linalg.norm(v.astype(np.float64), axis=1).max()) for _, v in opened.blocks())
+        if old is not None and longest > old.manifest.longest:
+            old = None  # the graph has all vectors relative to the longest
+        longest = old.manifest.longest if old is not None else longest
+    bare = msgspec.structs.replace(bare, longest=longest)
+    graph, groups = graphs.linked(opened, bare, old, progress)
+    return store.put_file(folder, store.put_file(folder, bare, "graph", graph), "groups", groups.data)
 
 
 def _extended(old: Store, pairs: Iterator[tuple[bytes, Vectors]], progress: Progress) -> Manifest:
@@ -390,18 +426,16 @@ def _extended(old: Store, pairs: Iterator[tuple[bytes, Vectors]], progress: Prog
         start = old.rows - manifest.parts[last].rows
         kept = zip(old.lines(last), old.vectors(range(start, old.rows)), strict=True)
         manifest, pairs = store.first_parts(manifest, last), chain(kept, pairs)
-    manifest = _appended(old.folder, manifest, pairs)
-    graph = _usearch().Index.restore(str(old.folder / manifest.graph), view=False)
-    return _with_graph(old.folder, manifest, graph, old.rows, progress)
+    return _with_graph(old.folder, _appended(old.folder, manifest, pairs), old, progress)
 
 
 def _compacted(old: Store, deleted: Rows, progress: Progress) -> Manifest:
     """The state written anew without the deleted rows."""
-    fresh = msgspec.structs.replace(old.manifest, parts=[], graph="", deleted="", files={})
+    fresh = _unlinked(old.manifest, parts=[], deleted="", files={})
     gone = set(deleted.tolist())
     numbered = enumerate(line for part in range(len(old.manifest.parts)) for line in old.lines(part))
     kept = ((line, old.vectors([row])[0]) for row, line in numbered if row not in gone)
-    return _with_graph(old.folder, _appended(old.folder, fresh, kept), None, 0, progress)
+    return _with_graph(old.folder, _appended(old.folder, fresh, kept), None, progress)
 
 
 def _move(building: Path, output: Path) -> None:
@@ -412,56 +446,67 @@ def _move(building: Path, output: Path) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _checked_queries(vectors: Any, dimensions: int) -> Vectors:
+def _checked_queries(vectors: Any, manifest: Manifest) -> Vectors:
+    """(Q, D), of length 1 where lengths do not matter."""
     try:
         queries = np.asarray(vectors, np.float32)
     except (ValueError, TypeError) as error:
         raise InputError(0, "wants vectors of numbers") from error
-    if queries.ndim != 2 or queries.shape[1] != dimensions:
-        raise InputError(0, f"wants vectors (Q, {dimensions}), not {queries.shape}")
+    if queries.ndim != 2 or queries.shape[1] != manifest.dimensions:
+        raise InputError(0, f"wants vectors (Q, {manifest.dimensions}), not {queries.shape}")
     for place in np.flatnonzero(~np.isfinite(queries).all(axis=1)):
         raise InputError(int(place), "is not finite")
-    return _unit(queries)
+    return unit(queries) if manifest.metric == "cosine" else queries
 
 
-def _exact(opened: Store, queries: Vectors, k: int) -> list[Rows]:
-    """Rows of the k best of each query, by comparing with all."""
-    scores = np.zeros((len(queries), 0), np.float32)
-    rows = np.zeros((len(queries), 0), np.int64)
-    for start, vectors in opened.blocks():
-        own = np.arange(start, start + len(vectors), dtype=np.int64)
-        similar = queries @ vectors.T  # (Q, rows)
-        similar[:, np.isin(own, opened.deleted, assume_unique=True)] = -np.inf
-        scores = np.hstack([scores, similar])
-        rows = np.hstack([rows, np.broadcast_to(own, similar.shape)])
-        best = np.argsort(-scores, axis=1, kind="stable")[:, : 2 * k]  # more, as these scores are rounded
-        scores, rows = np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
-    return [own[np.isfinite(s)] for own, s in zip(rows, scores, strict=True)]
+def _exact(state: _State, queries: Vectors, k: int) -> list[Rows]:
+    """Distinct rows of each query, by comparing with all: the best k, and what rounding may have put behind them."""
+    distinct = state.grouping.distinct
+    margins = ROUNDING * state.store.manifest.longest * np.linalg.norm(queries.astype(np.float64), axis=1)
+    scores = [np.zeros(0, np.float32) for _ in queries]
+    rows = [np.zeros(0, np.int64) for _ in queries]
+    for start, vectors in state.store.blocks():
+        begin, end = np.searchsorted(distinct, (start, start + len(vectors)))
+        own = distinct[begin:end]
+        similar = queries @ vectors[own - start].T  # (Q, own)
+        for i, margin in enumerate(margins):
+            together = np.concatenate([scores[i], similar[i]])
+            kept = together >= _kth(together, k) - margin
+            scores[i], rows[i] = together[kept], np.concatenate([rows[i], own])[kept]
+    return rows
+
+
+def _kth(scores: NDArray[np.floating], k: int) -> float:
+    """The k-th greatest; below all others where there are fewer."""
+    return float(np.partition(scores, -k)[-k]) if len(scores) > k else -np.inf
 
 
 def _near(state: _State, queries: Vectors, k: int) -> list[Rows]:
-    """Rows near each query, of which k or more (if there are) are not deleted, by the graph."""
-    opened = state.store
+    """Distinct rows near each query, which k rows or more (if there are) have, by the graph."""
+    placed = graphs.placed_queries(state.store.manifest, queries)
     found: list[Rows] = [np.zeros(0, np.int64) for _ in queries]
-    todo, fetch = np.arange(len(queries)), min(2 * k, opened.rows)
-    while len(todo):
-        matches = state.graph.search(queries[todo], fetch, threads=min(budget(), len(todo)))
-        counts = np.atleast_1d(matches.counts) if hasattr(matches, "counts") else [len(matches.keys)]
-        short = []
-        for i, keys, count in zip(todo, matches.keys.reshape(len(todo), -1), counts, strict=True):
-            rows = keys[:count].astype(np.int64)
-            found[i] = rows[~np.isin(rows, opened.deleted)]
-            if len(found[i]) < k:
-                short.append(i)
-        if fetch == opened.rows:
+    todo, fetch = list(range(len(queries))), min(2 * k, len(state.graph))
+    while todo:
+        nodes = graphs.nearest(state.graph, placed[todo], fetch)
+        for i, own in zip(todo, nodes, strict=True):
+            found[i] = state.grouping.of_nodes(own)
+        if fetch == len(state.graph):
             break
-        todo, fetch = np.array(short, np.int64), min(4 * fetch, opened.rows)
+        todo, fetch = (
+            [i for i in todo if state.grouping.count(found[i]) < k],
+            min(4 * fetch, len(state.graph)),
+        )
     return found
 
 
-def _hits(opened: Store, query: Vectors, rows: Rows, k: int) -> list[Hit]:
-    """The k best of `rows`, by cosines in 64 bits, which do not depend on how the rows were found."""
-    scores = np.einsum("nd,d->n", opened.vectors(rows).astype(np.float64), query.astype(np.float64))
-    best = np.lexsort((rows, -scores))[:k]
-    passages = [opened.passage(int(row)) for row in rows[best]]
-    return [Hit(p.id, p.text, float(s)) for p, s in zip(passages, scores[best], strict=True)]
+def _hits(state: _State, query: Vectors, distinct: Rows, k: int) -> list[Hit]:
+    """The k best rows of some distinct ones, by scores in 64 bits, which do not depend on how they were found."""
+    vectors = state.store.vectors(distinct).astype(np.float64)
+    scores = np.einsum("nd,d->n", vectors, query.astype(np.float64))
+    best = np.flatnonzero(scores >= _kth(scores, k))
+    runs = [state.grouping.rows(int(row), k) for row in distinct[best]]
+    rows = np.concatenate(runs) if runs else np.zeros(0, np.int64)
+    repeated = np.repeat(scores[best], [len(run) for run in runs])
+    order = np.lexsort((rows, -repeated))[:k]
+    passages = [state.store.passage(int(row)) for row in rows[order]]
+    return [Hit(p.id, p.text, float(s), p.truncated) for p, s in zip(passages, repeated[order], strict=True)]

@@ -22,7 +22,7 @@ from headway.core.tasks import Output, question_answering, sentence_embedding, t
 from headway.runtime.generation.pipeline import GenerationPipeline
 from headway.runtime.load import TOKENIZER, load
 from headway.runtime.pipeline import EncoderPipeline
-from headway.runtime.retrieval.index import Hit, Index
+from headway.runtime.retrieval.index import Embedded, Hit, Index
 from headway.runtime.retrieval.store import Origin, Vectors
 from headway.runtime.tokenize import open_tokenizer
 
@@ -48,20 +48,37 @@ class BundleEmbedder:
         self.truncated = 0
         """passages so far that were longer than the model and were cut"""
 
+    @property
+    def similarity(self) -> str:
+        """How the bundle's vectors are to be compared; of vectors of length 1 all but "manhattan" give one order."""
+        settings: sentence_embedding.Settings = self._pipe.spec.settings
+        function, unit = settings.similarity_fn_name, settings.normalize and settings.truncate_dim is None
+        return "cosine" if unit and function in ("dot", "euclidean") else function
+
     def passages(self, records: Sequence[Record]) -> Vectors:
         """(N, D) of the records' texts."""
-        return self._vectors(records, "document")
+        return self.embed_passages(records).vectors
 
     def queries(self, texts: Sequence[str]) -> Vectors:
         """(N, D)"""
-        return self._vectors([Record({"text": t}, "query", i) for i, t in enumerate(texts, start=1)], "query")
+        return self.embed_queries(texts).vectors
 
-    def _vectors(self, records: Sequence[Record], form: str) -> Vectors:
+    def embed_passages(self, records: Sequence[Record]) -> Embedded:
+        """As `passages`, with which of the texts were cut."""
+        made = self._embedded(records, "document")
+        self.truncated += int(made.truncated.sum())
+        return made
+
+    def embed_queries(self, texts: Sequence[str]) -> Embedded:
+        """As `queries`, with which of the texts were cut."""
+        records = [Record({"text": t}, "query", i) for i, t in enumerate(texts, start=1)]
+        return self._embedded(records, "query")
+
+    def _embedded(self, records: Sequence[Record], form: str) -> Embedded:
         examples = [sentence_embedding.Example((r.text("text"),), form, None, None, r) for r in records]
         results = [cast(sentence_embedding.Result, r) for r in self._pipe.predict(examples)]
-        if form == "document":
-            self.truncated += sum(r.truncated for r in results)
-        return np.array([r.embedding for r in results], np.float32)
+        vectors = np.array([r.embedding for r in results], np.float32)
+        return Embedded(vectors, np.array([r.truncated for r in results], np.bool_))
 
 
 class Reranker:
@@ -71,23 +88,22 @@ class Reranker:
         self._pipe: EncoderPipeline = _opened(bundle, "text-ranking", "--reranker", precision, threads)
 
     def __call__(self, queries: Sequence[str], found: Sequence[Sequence[Hit]]) -> list[list[Hit]]:
-        """The hits of each query in the order of their new scores."""
+        """The hits of each query in the order of their new scores, each with whether it was cut."""
+        nowhere = Record({}, "query", 0)
         examples = [
-            text_ranking.Example(query, tuple(h.text for h in hits), None, (), None, Record({}, "query", 0))
+            text_ranking.Example(query, (hit.text,), None, (), None, nowhere)
             for query, hits in zip(queries, found, strict=True)
+            for hit in hits
         ]
-        results = iter(self._pipe.predict([e for e in examples if e.passages]))
+        results = iter(cast(list[text_ranking.Result], self._pipe.predict(examples)))
         ranked = []
         for hits in found:
-            scores = _scores(next(results)) if hits else []
-            scored = [replace(h, score=s) for h, s in zip(hits, scores, strict=True)]
+            scored = [
+                replace(hit, score=result.score, truncated=hit.truncated or result.truncated)
+                for hit, result in zip(hits, islice(results, len(hits)), strict=True)
+            ]
             ranked.append(sorted(scored, key=lambda h: -h.score))
         return ranked
-
-
-def _scores(result: object) -> list[float]:
-    single = isinstance(result, text_ranking.Result)
-    return [cast(text_ranking.Result, result).score] if single else cast(text_ranking.Ranked, result).scores
 
 
 @dataclass(frozen=True)
@@ -103,6 +119,8 @@ class Answer:
     """probability among the answers of all passages and "no answer"; of a written one its hypothesis' score"""
     id: str | None
     """the passage; none without an answer, and where it is written from several"""
+    truncated: bool = False
+    """a part of what was found was not read: passages, or the end of one, for which a model that writes has no room"""
 
 
 class Reader:
@@ -180,22 +198,27 @@ class Writer:
     def __call__(self, questions: Sequence[str], found: Sequence[Sequence[Hit]]) -> list[Answer]:
         """An answer to each question from as many of its passages, the best first, as the model can read together."""
         sources = [self._source(question, hits) for question, hits in zip(questions, found, strict=True)]
-        written = iter(self._pipe([source for source in sources if source]))
-        results = [cast(Result, next(written)) if source else None for source in sources]
-        return [
-            Answer(r.text.strip(), 0, 0, r.score, None) if r else Answer("", 0, 0, 1.0, None) for r in results
-        ]
+        written = iter(self._pipe([source for source, _ in sources if source]))
+        answers = []
+        for (source, count), hits in zip(sources, found, strict=True):
+            if not source:
+                answers.append(Answer("", 0, 0, 1.0, None))
+                continue
+            result = cast(Result, next(written))
+            truncated = result.truncated or count < len(hits)
+            answers.append(Answer(result.text.strip(), 0, 0, result.score, None, truncated))
+        return answers
 
-    def _source(self, question: str, hits: Sequence[Hit]) -> str:
-        """ "" without passages. Of one that is too long the beginning is read."""
+    def _source(self, question: str, hits: Sequence[Hit]) -> tuple[str, int]:
+        """What is read, and how many passages are in it; "" without any. Of one that is too long the beginning is read."""
         source = ""
         for count in range(1, len(hits) + 1):
             given = {"question": question, "context": BETWEEN.join(hit.text for hit in hits[:count])}
             longer = PLACES.sub(lambda place, given=given: given[place[1]], self._template)  # type: ignore[misc]
             if source and not self._pipe.fits(longer):
-                break
+                return source, count - 1
             source = longer
-        return source
+        return source, len(hits)
 
 
 def opened_reader(
@@ -215,6 +238,8 @@ class Found:
     """best first"""
     answer: Answer | None = None
     """with a reader"""
+    truncated: bool = False
+    """the query was longer than the embedder, which read its beginning"""
 
 
 class Search:
@@ -235,14 +260,15 @@ class Search:
         """The `top` best passages of each query, and the reader's answer."""
         if not queries:
             return []
-        vectors = self._embedder.queries(queries)
+        asked = self._embedder.embed_queries(queries)
         depth = top if self._reranker is None else max(top, CANDIDATES) if top > 0 else top
-        found = self._index.search(vectors, depth, exact=exact)
+        found = self._index.search(asked.vectors, depth, exact=exact)
         if self._reranker is not None:
             found = self._reranker(queries, found)
         found = [hits[:top] for hits in found]
         answers = self._reader(queries, found) if self._reader is not None else [None] * len(queries)
-        return [Found(q, hits, a) for q, hits, a in zip(queries, found, answers, strict=True)]
+        parts = zip(queries, found, answers, asked.truncated.tolist(), strict=True)
+        return [Found(*part) for part in parts]
 
     def stream(self, queries: Iterable[str], top: int = 10, *, exact: bool = False) -> Iterator[Found]:
         """As a call, of any number of queries in bounded memory."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import msgspec
 import numpy as np
@@ -22,19 +22,23 @@ from headway.core.errors import BundleError, OutputError
 from headway.core.manifest import File, inside
 
 NAME = "headway-index.json"
-FORMAT = "headway-index-1"
-KINDS = ("part-", "graph-", "deleted-")
+FORMAT = "headway-index-2"
+KINDS = ("part-", "graph-", "groups-", "deleted-")
 """what names of an index's files begin with, beside the manifest's"""
 
 Vectors = NDArray[np.float32]
 Rows = NDArray[np.int64]
+Metric = Literal["cosine", "dot"]
+"""how vectors are compared: by the angle between them, or by their inner product, lengths included"""
 
 
-class Passage(msgspec.Struct, frozen=True):
+class Passage(msgspec.Struct, frozen=True, omit_defaults=True):
     """A line of a part."""
 
     id: str
     text: str
+    truncated: bool = False
+    """it was longer than the embedder, and its vector is one of its beginning"""
 
 
 class Identified(msgspec.Struct, frozen=True):
@@ -68,7 +72,7 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Passages one after the other. `NAME.jsonl` has a line each, `NAME.offsets` where each line begins, `NAME.f32`
-    their vectors."""
+    their vectors: of length 1 where the metric is "cosine"."""
 
     name: str
     rows: int
@@ -84,10 +88,15 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     embedder: Origin
     corpus: str
     """SHA-256 of what the index was built from"""
+    metric: Metric = "cosine"
     dimensions: int = 0
+    longest: float = 1.0
+    """with the metric "dot", a length that none of the vectors linked in the graph exceeds"""
     parts: list[Part] = []
     graph: str = ""
     """file of the HNSW graph; "" while the index is being built"""
+    groups: str = ""
+    """file of the first row with an equal vector and of the row of the graph's node, for each row (rows, 2)"""
     deleted: str = ""
     """file of the deleted rows, ascending; "" for none"""
     serial: int = 0
@@ -116,7 +125,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             content = json.loads((folder / NAME).read_text(encoding="utf-8"))
             if not isinstance(content, dict) or content.get("format") != FORMAT:
                 raise BundleError(
-                    folder, f"{NAME} has another format than '{FORMAT}', which this version reads"
+                    folder,
+                    f"{NAME} has another format than '{FORMAT}', which this version reads; build the index again",
                 )
             if content.pop("seal", None) != _seal(content):
                 raise BundleError(folder, f"{NAME} was changed after it was written (its seal does not fit)")
@@ -163,6 +173,7 @@ class Store:
         )
         self._parts = [self._opened(part) for part in manifest.parts]
         self._starts = list(accumulate((part.rows for part in manifest.parts), initial=0))
+        self.groups: Rows = self._grouped()  # (rows, 2)
 
     def _opened(self, part: Part) -> _Opened:
         lines, offsets, vectors = part.files
@@ -175,6 +186,14 @@ class Store:
         if len(opened.offsets) != part.rows + 1 or len(opened.vectors) != part.rows:
             raise BundleError(self.folder, f"the files of {part.name} do not fit each other")
         return opened
+
+    def _grouped(self) -> Rows:
+        if not self.manifest.groups:
+            return np.zeros((0, 2), np.int64)
+        groups = _mapped(self.folder, self.manifest.groups, np.int64)
+        if groups.size != 2 * self.rows or not ((groups >= 0) & (groups < self.rows)).all():
+            raise BundleError(self.folder, f"{self.manifest.groups} does not fit the index's parts")
+        return groups.reshape(-1, 2)
 
     @property
     def rows(self) -> int:
@@ -274,7 +293,7 @@ def put_part(folder: Path, manifest: Manifest, lines: Sequence[bytes], vectors: 
 
 
 def put_file(folder: Path, manifest: Manifest, field: str, content: Any) -> Manifest:
-    """The state with another file as its `graph` or `deleted`, of which only that file is written."""
+    """The state with another file as its `graph`, `groups` or `deleted`, of which only that file is written."""
     name = f"{field}-{manifest.serial:06}"
     kept = {n: f for n, f in manifest.files.items() if n != getattr(manifest, field)}
     kept[name] = put(folder, name, [content])
@@ -285,7 +304,11 @@ def put_file(folder: Path, manifest: Manifest, field: str, content: Any) -> Mani
 def first_parts(manifest: Manifest, count: int) -> Manifest:
     """The state with its first parts alone."""
     parts = manifest.parts[:count]
-    kept = {name for part in parts for name in part.files} | {manifest.graph, manifest.deleted}
+    kept = {name for part in parts for name in part.files} | {
+        manifest.graph,
+        manifest.groups,
+        manifest.deleted,
+    }
     return msgspec.structs.replace(
         manifest, parts=parts, files={n: f for n, f in manifest.files.items() if n in kept}
     )

@@ -31,7 +31,7 @@ def describe(
     task.uniform(held_out)
     if options.loss not in ("auto", "binary", "listwise"):
         raise UsageError("--loss", f"'{options.loss}' is not one of ranking: binary, listwise")
-    if options.loss == "listwise" and len(examples[0].passages) == 1:
+    if options.loss == "listwise" and all(len(e.passages) == 1 for e in examples):
         raise UsageError(
             "--loss", "listwise wants lists: records with positive and negatives, or a collection"
         )
@@ -55,7 +55,9 @@ def prepare(
     for row, features in zip(rows, encoder.inputs(rows), strict=True):
         features["labels"] = (examples[row.example].gold or ())[len(prepared[row.example]["list"])]
         prepared[row.example]["list"].append(features)
-    return Prepared(prepared, encoder.count_cut(rows))
+    alone = sum(len(e.passages) == 1 and e.form != "passage" for e in examples)
+    counts = {"without a passage that is not relevant": alone} if alone else {}
+    return Prepared(prepared, encoder.count_cut(rows) | counts)
 
 
 def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
