@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from threading import Lock
 from typing import Any, Protocol
 
 import msgspec
@@ -20,6 +19,7 @@ from headway.core.data import Record
 from headway.core.errors import BundleError, InputError, OutputError, UnavailableError, UsageError
 from headway.core.progress import Progress, silent
 from headway.core.threads import budget
+from headway.runtime.fork_safety import ForkSafeLock
 from headway.runtime.retrieval import store
 from headway.runtime.retrieval.store import Manifest, Origin, Passage, Rows, Store, Vectors
 
@@ -77,7 +77,7 @@ class Index:
 
     def __init__(self, folder: Path, opened: Store) -> None:
         self.folder, self._state = folder, _State(opened, _view(opened))
-        self._searching = Lock()  # the graph has one scratch space a thread number, not a thread
+        self._searching = ForkSafeLock()  # the graph has one scratch space a thread number, not a thread
 
     @classmethod
     def build(
