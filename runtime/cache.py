@@ -6,13 +6,13 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headway.core.errors import UsageError
+from headway.runtime.fork_safety import ForkSafeLock
 from headway.runtime.ragged import Ragged
 
 ENTRIES = 10_000
@@ -39,7 +39,7 @@ class Cache:
             raise UsageError("cache", f"must hold at least 1 byte, not {most_bytes}")
         self._entries, self._most_bytes = entries, most_bytes
         self._answers: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()  # used longest ago first
-        self._lock = Lock()
+        self._lock = ForkSafeLock()
         self.bytes = self.hits = self.misses = 0
 
     def __len__(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import math
+import os
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -69,7 +70,7 @@ class Device:
 
     def __init__(self, index: int = 0) -> None:
         """`index` counts the GPUs that CUDA_VISIBLE_DEVICES leaves. Raises UnavailableError."""
-        self.driver = Driver()
+        self.driver, self._process = Driver(), os.getpid()
         if not 0 <= index < int(self.driver.call("cuDeviceGetCount")):
             raise UnavailableError(f"device 'cuda' number {index}", "choose another; or use --device cpu")
         device = self.driver.call("cuDeviceGet", index)
@@ -87,7 +88,14 @@ class Device:
         return int(self.driver.call("cuDeviceGetAttribute", attribute, device))
 
     def use(self) -> None:
-        """Make it the GPU of the calling thread, for libraries that ask which one that is."""
+        """Make it the GPU of the calling thread, for libraries that ask which one that is.
+
+        Raises UnavailableError in a forked child, as CUDA does not survive a fork.
+        """
+        if os.getpid() != self._process:
+            raise UnavailableError(
+                "a GPU that was opened before the process forked", "load the bundle after the fork"
+            )
         self.driver.call("cuCtxSetCurrent", self._context)
 
     def call(self, name: str, *arguments: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, Self
 from headway.core import tasks
 from headway.core.errors import OverloadedError, UnavailableError, UsageError
 from headway.core.tasks import Example, Result
+from headway.runtime.fork_safety import ForkAware
 from headway.runtime.pipeline import Input, Pipeline
 
 DEADLINE_MS = 5.0
@@ -30,7 +31,7 @@ SPECIAL_TOKENS = 2
 """that the tokenizer adds to a text"""
 
 
-class Front:
+class Front(ForkAware):
     """Answers single requests by batches: `async with Front(pipe) as front: result = await front(text)`.
 
     A worker thread reads, tokenizes and runs; the event loop only waits. Requests may come from any number of
@@ -85,11 +86,20 @@ class Front:
         self._pipe, self._batch_tokens = pipe, batch_tokens
         self._deadline = 0.0 if eager else deadline_ms / 1000
         self._places, self._patience_ms = queue, patience_ms
+        self._closed = False
+        self._count = workers
+        self._begin()
+        super().__init__()
+
+    def _begin(self) -> None:
         self._queue: OrderedDict[_Request, None] = OrderedDict()  # at most `_places`, the oldest first
         self._outside: OrderedDict[_Request, None] = OrderedDict()  # those that want a place
         self._changed = Condition()
-        self._closed = False
-        self._count, self._workers = workers, list[Thread]()
+        self._workers = list[Thread]()
+
+    def after_fork(self) -> None:
+        """The child has an empty queue, and starts workers of its own; what waited is the parent's to answer."""
+        self._begin()
 
     async def __call__(self, given: Input, **settings: Any) -> Result:
         """Predict one input. To cancel the call takes the request out of the queue; its neighbours do not notice.

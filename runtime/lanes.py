@@ -198,6 +198,7 @@ class Lanes:
         return self.layout.pads
 
     def run(self, batches: Sequence[Ragged]) -> list[Outputs]:
+        self._device.use()  # raises in a forked child, where a lane of another thread would never be idle
         split = [(self.layout.pieces(batch), int(batch.lengths.max())) for batch in batches]
         answers = self._answers([(piece, longest) for pieces, longest in split for piece in pieces])
         return [_joined([next(answers) for _ in pieces]) for pieces, _ in split]
@@ -208,6 +209,7 @@ class Lanes:
         `given`: where it lies there, too, padded (B, L); the token ids come to the host once, as lengths decide how a
         batch is run. Raises UsageError, naming the array, for one that is not as it should be.
         """
+        self._device.use()
         batch = given
         if not isinstance(batch, Ragged):
             batch = device_arrays.read(self._device, self._device.stream(), batch, self.layout.longest)

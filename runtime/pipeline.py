@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
-from threading import Lock
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -18,6 +17,7 @@ from headway.core.tasks import EncoderTask, Example, Output, Result, Row, Spec, 
 from headway.runtime.backends.base import Backend
 from headway.runtime.cache import Cache, answer_once
 from headway.runtime.device_arrays import DeviceArray
+from headway.runtime.fork_safety import TokenizerLock
 from headway.runtime.plan import BATCH_TOKENS, plan
 from headway.runtime.ragged import Ragged
 from headway.runtime.tasks import base as decoders
@@ -57,8 +57,11 @@ class Pipeline(ABC):
         """`following`: for a front that follows the plan, too."""
         self.following = following
         self.manifest, self.precision, self.task, self.spec = manifest, precision, task, spec
-        self._tokenizer = tokenizer
-        self._tokenizing = Lock()  # tasks set the tokenizer's truncation
+        self._tokenizing = TokenizerLock(tokenizer)
+
+    @property
+    def _tokenizer(self) -> Any:
+        return self._tokenizing.tokenizer
 
     @overload
     def __call__(self, inputs: str | Mapping[str, Any], **settings: Any) -> Result: ...

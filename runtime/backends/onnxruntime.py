@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from headway.core.errors import BundleError, UnavailableError
 from headway.core.manifest import Graph
 from headway.cpp_ext import mask, pad
 from headway.runtime.backends.base import Outputs
+from headway.runtime.fork_safety import PerProcess
 from headway.runtime.ragged import Ragged
 
 DEVICES = ("cpu",)
@@ -54,19 +55,24 @@ class OnnxRuntime:
     def __init__(
         self, onnxruntime: Any, graph: Path, declared: Graph, read: Sequence[str], pad_id: int, threads: int
     ) -> None:
-        self._onnxruntime, self._graph, self._threads = onnxruntime, graph, threads
+        self._threads = threads
         self._inputs = [tensor.name for tensor in declared.inputs]
         self._outputs, self._pad_id = list(read), pad_id
-        self._all_threads = self._session(threads)
-        taken = {tensor.name for tensor in self._all_threads.get_inputs()}
+        # a session of one thread has no others, and takes no lock while it computes
+        self._one_thread = PerProcess(partial(_session, onnxruntime, graph, 1), shared=True)
+        self._all_threads = (
+            PerProcess(partial(_session, onnxruntime, graph, threads)) if threads > 1 else self._one_thread
+        )
+        self._workers = PerProcess(partial(ThreadPoolExecutor, threads, thread_name_prefix="headway-run"))
+        taken = {tensor.name for tensor in self._all_threads().get_inputs()}
         if taken != set(self._inputs) or not taken <= set(INPUTS):
             wanted = f"takes {', '.join(sorted(taken))}, not {', '.join(sorted(self._inputs))} as declared"
             raise BundleError(graph.parent.parent, f"{graph.name} {wanted}")
 
     def run(self, batches: Sequence[Ragged]) -> list[Outputs]:
         if len(batches) == 1 or self._threads == 1:
-            return [self._run_one(self._all_threads, batch) for batch in batches]
-        return list(self._workers.map(lambda batch: self._run_one(self._one_thread, batch), batches))
+            return [self._run_one(self._all_threads(), batch) for batch in batches]
+        return list(self._workers().map(lambda batch: self._run_one(self._one_thread(), batch), batches))
 
     def _run_one(self, session: Any, batch: Ragged) -> Outputs:
         length = int(batch.lengths.max())
@@ -78,32 +84,23 @@ class OnnxRuntime:
         values = session.run(self._outputs, {name: padded[name]() for name in self._inputs})
         return dict(zip(self._outputs, (np.asarray(v, np.float32) for v in values), strict=True))
 
-    @cached_property
-    def _one_thread(self) -> Any:
-        return self._session(1)
 
-    @cached_property
-    def _workers(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._threads, thread_name_prefix="headway-run")
-
-    def _session(self, threads: int) -> Any:
-        options = self._onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.enable_mem_pattern = False  # it plans for one shape; lengths vary here
-        options.enable_cpu_mem_arena = False  # it doubles as new shapes come, and is no faster than malloc
-        options.log_severity_level = 3
-        try:
-            return self._onnxruntime.InferenceSession(
-                str(self._graph),
-                options,
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=SLOW_FUSIONS,
-            )
-        except Exception as error:  # the library's exceptions have no common base
-            if "NOT_IMPLEMENTED" in str(error):
-                name = f"{self._graph.parent.name}/{self._graph.name} on onnxruntime's CPU provider"
-                raise UnavailableError(name, "choose another --precision or --backend") from error
-            raise BundleError(
-                self._graph.parent.parent, f"{self._graph.name} cannot be opened: {error}"
-            ) from error
+def _session(onnxruntime: Any, graph: Path, threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # it plans for one shape; lengths vary here
+    options.enable_cpu_mem_arena = False  # it doubles as new shapes come, and is no faster than malloc
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(
+            str(graph),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=SLOW_FUSIONS,
+        )
+    except Exception as error:  # the library's exceptions have no common base
+        if "NOT_IMPLEMENTED" in str(error):
+            name = f"{graph.parent.name}/{graph.name} on onnxruntime's CPU provider"
+            raise UnavailableError(name, "choose another --precision or --backend") from error
+        raise BundleError(graph.parent.parent, f"{graph.name} cannot be opened: {error}") from error

@@ -9,7 +9,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from headway.core.errors import BundleError, UnavailableError
 from headway.core.manifest import RAGGED, Bundle, Graph, Tensor, inside
 from headway.runtime.cuda import Device, Event, Stream
 from headway.runtime.devices import place
+from headway.runtime.fork_safety import ForkSafeLock
 from headway.runtime.lanes import LANES, Lane, Lanes, Tensors
 from headway.runtime.layouts import INPUTS, Layout, Padded, PaddingFree, Piece, sizes
 from headway.runtime.ragged import Ragged
@@ -78,7 +78,7 @@ def opened(graph: Path, declared: Graph, read: Sequence[str], layout: Layout, de
     except ImportError as error:
         raise UnavailableError("onnxruntime-gpu", "pip install 'headway[gpu]'") from error
     gpu = Device(place(device).number)
-    stream, lock = gpu.stream(), Lock()
+    stream, lock = gpu.stream(), ForkSafeLock()
     session = _session(onnxruntime, graph, gpu, stream)
     kinds = {value.name: value.type for value in (*session.get_inputs(), *session.get_outputs())}
     said = {tensor.name for tensor in (*declared.inputs, *declared.outputs)}
@@ -129,7 +129,7 @@ class OnnxRuntimeLane(Lane[Any]):
     """A batch in a session that all lanes share, as they share its stream: one gives it work at a time."""
 
     def __init__(
-        self, device: Device, stream: Stream, tensors: Tensors, session: Any, options: Any, lock: Lock
+        self, device: Device, stream: Stream, tensors: Tensors, session: Any, options: Any, lock: ForkSafeLock
     ) -> None:
         super().__init__(device, stream, tensors)
         self._session, self._options, self._lock = session, options, lock

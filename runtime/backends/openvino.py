@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from headway.core.errors import BundleError, UnavailableError
 from headway.core.manifest import NAME, Bundle, Graph
 from headway.cpp_ext import mask, pad
 from headway.runtime.backends.base import Outputs
+from headway.runtime.fork_safety import PerProcess
 from headway.runtime.ragged import Ragged
 
 DEVICES = ("cpu",)
@@ -95,19 +96,21 @@ class OpenVino:
 
         Never more go in: on one thread OpenVINO then raises nothing, and gives what it gave before.
         """
-        self._core, self._threads, self._pad_id = openvino.Core(), threads, pad_id
+        self._threads, self._pad_id = threads, pad_id
         self._buckets, self._longest = buckets, longest
-        self._model = _read(self._core, graph)
-        self._hint = _hint(self._model, self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         self._inputs = [tensor.name for tensor in declared.inputs]
         self._outputs = list(read)
         self._of_tokens = {tensor.name for tensor in declared.outputs if "length" in tensor.shape}
-        self._all_threads = self._compiled(streams=1)
+        model = PerProcess(partial(_Model.read, openvino, graph))
+        self._all_threads = PerProcess(partial(_compiled, model, threads, streams=1))
+        self._streams = PerProcess(partial(_compiled, model, threads, streams=threads))
+        self._workers = PerProcess(partial(ThreadPoolExecutor, threads, thread_name_prefix="headway-run"))
+        self._all_threads()
 
     def run(self, batches: Sequence[Ragged]) -> list[Outputs]:
         if len(batches) == 1 or self._threads == 1:
-            return [self._run_one(self._all_threads, batch) for batch in batches]
-        return list(self._workers.map(lambda batch: self._run_one(self._streams, batch), batches))
+            return [self._run_one(self._all_threads(), batch) for batch in batches]
+        return list(self._workers().map(lambda batch: self._run_one(self._streams(), batch), batches))
 
     def _run_one(self, requests: Requests, batch: Ragged) -> Outputs:
         longest = int(batch.lengths.max())
@@ -124,22 +127,30 @@ class OpenVino:
         values = requests.run({name: given[name]().view(np.int64) for name in self._inputs}, self._outputs)
         return {n: v[:, :longest] if n in self._of_tokens else v for n, v in values.items()}
 
-    @cached_property
-    def _streams(self) -> Requests:
-        return self._compiled(streams=self._threads)
 
-    @cached_property
-    def _workers(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._threads, thread_name_prefix="headway-run")
+class _Model(NamedTuple):
+    """A graph that was read, in a core of its own, with the type to compute in."""
 
-    def _compiled(self, streams: int) -> Requests:
-        options = {
-            "INFERENCE_PRECISION_HINT": self._hint,
-            "INFERENCE_NUM_THREADS": self._threads,
-            "NUM_STREAMS": streams,
-            "ENABLE_CPU_PINNING": False,  # other processes have their threads too
-        }
-        return Requests(self._core.compile_model(self._model, "CPU", options))
+    core: Any
+    graph: Any
+    hint: str
+
+    @classmethod
+    def read(cls, openvino: Any, path: Path) -> _Model:
+        core = openvino.Core()
+        graph = _read(core, path)
+        return cls(core, graph, _hint(graph, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
+
+
+def _compiled(model: Callable[[], _Model], threads: int, streams: int) -> Requests:
+    core, graph, hint = model()
+    options = {
+        "INFERENCE_PRECISION_HINT": hint,
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": streams,
+        "ENABLE_CPU_PINNING": False,  # other processes have their threads too
+    }
+    return Requests(core.compile_model(graph, "CPU", options))
 
 
 class Requests:

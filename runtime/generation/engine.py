@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from headway.core.errors import BundleError, UnavailableError
 from headway.core.manifest import Bundle
 from headway.core.search import Search
 from headway.cpp_ext import follow
+from headway.runtime.fork_safety import PerProcess
 from headway.runtime.generation.base import Floats, Found, Ints, Tokens
 from headway.runtime.generation.sources import NOTHING, Read, Sources
 
@@ -50,11 +51,14 @@ class Engine:
             UnavailableError: ONNX Runtime is not installed, or the caches are made for a GPU.
             BundleError: a graph cannot be opened.
         """
-        self.longest, self.threads, self._graphs = longest, threads, graphs
+        self.longest, self.threads = longest, threads
         self._kept = Sources(kept) if kept else None
         self.with_encoder = "encoder" in graphs
-        self._encoder: Any = _session(graphs["encoder"], threads) if self.with_encoder else None
-        self.decoder = _session(graphs["decoder"], threads)
+        self._sessions = {r: PerProcess(partial(_session, graph, threads)) for r, graph in graphs.items()}
+        for session in self._sessions.values():
+            session()
+        self._on_one_thread = PerProcess(partial(_on_one_thread, graphs, longest, self._kept), shared=True)
+        self._workers = PerProcess(partial(ThreadPoolExecutor, threads, thread_name_prefix="headway-write"))
         shapes = {tensor.name: tensor.shape for tensor in self.decoder.get_inputs()}
         if "written" not in shapes:
             problem = "its caches are not written in place, as this version does it; export it again"
@@ -73,24 +77,31 @@ class Engine:
         """rows of a source may read the same copy of its keys and values"""
         self.vocabulary = int(self.decoder.get_outputs()[0].shape[-1])
 
-    @cached_property
+    @property
+    def decoder(self) -> Any:
+        """The session of this process."""
+        return self._sessions["decoder"]()
+
+    @property
+    def _encoder(self) -> Any:
+        return self._sessions["encoder"]() if self.with_encoder else None
+
+    @property
     def on_one_thread(self) -> Engine:
         """The same: of several threads, each works on a part of a batch, without waiting for the others."""
-        found = Engine(self._graphs, 1, self.longest)
-        found._kept = self._kept
-        return found
+        return self._on_one_thread()
 
-    @cached_property
+    @property
     def workers(self) -> ThreadPoolExecutor:
-        """As many as there are threads."""
-        return ThreadPoolExecutor(self.threads, thread_name_prefix="headway-write")
+        """As many as there are threads, of this process."""
+        return self._workers()
 
     def begin(self, sources: Sequence[Sequence[int]], start: int) -> tuple[Decoding, Floats]:
         """Read sources, as the encoder's input or as the decoder's prompts: logits (B, V) of their first tokens.
 
         `start`: the token that a decoder behind an encoder begins with.
         """
-        if self._encoder is None:
+        if not self.with_encoder:
             return self._begin_prompts(sources)
         decoding = Decoding(self, self._read(sources), np.zeros(len(sources), np.int64))
         return decoding, decoding.step(np.full((len(sources), 1), start))
@@ -129,8 +140,9 @@ class Engine:
         return {n: _stacked([r[n][None] for r in rows], 2) for n in rows[0]} | {"attention_mask": mask}
 
     def _encode(self, ids: Ints, mask: Ints) -> dict[str, NDArray[Any]]:
-        names = [tensor.name for tensor in self._encoder.get_outputs()]
-        values = self._encoder.run(names, {"input_ids": ids, "attention_mask": mask})
+        encoder = self._encoder
+        names = [tensor.name for tensor in encoder.get_outputs()]
+        values = encoder.run(names, {"input_ids": ids, "attention_mask": mask})
         return dict(zip(names, values, strict=True)) | {"attention_mask": mask}
 
     def search(
@@ -185,7 +197,8 @@ class Decoding:
             name: np.zeros((len(padding), s[1], 0, s[3]), np.float32) for name, s in engine.caches.items()
         }
         self._bound: dict[str, NDArray[Any]] = {}
-        self._binding = engine.decoder.io_binding()
+        self._decoder = engine.decoder  # after a fork the engine has another
+        self._binding = self._decoder.io_binding()
 
     def __len__(self) -> int:
         """Rows."""
@@ -216,7 +229,7 @@ class Decoding:
         logits = self._bound.get("logits")
         if logits is None or logits.shape != shape:
             logits = self._bind("logits", np.empty(shape, np.float32), output=True)
-        self._engine.decoder.run_with_iobinding(self._binding)
+        self._decoder.run_with_iobinding(self._binding)
         self._origin[:, begin:end] = np.arange(len(ids))[:, None]
         self._written = end
         return logits
@@ -335,6 +348,12 @@ def _padded(sources: Sequence[Sequence[int]], left: bool) -> tuple[Ints, Ints]:
         place = slice(length - len(source), length) if left else slice(len(source))
         ids[row, place], mask[row, place] = source, 1
     return ids, mask
+
+
+def _on_one_thread(graphs: Mapping[str, Path], longest: int | None, kept: Sources | None) -> Engine:
+    found = Engine(graphs, 1, longest)
+    found._kept = kept
+    return found
 
 
 def _session(graph: Path, threads: int) -> Any:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headway.core.errors import UsageError
+from headway.runtime.fork_safety import ForkSafeLock
 
 Read = Mapping[str, NDArray[Any]]
 """keys and values (heads, T, head size) by name, of the T tokens of a source; not to be changed"""
@@ -26,7 +26,7 @@ class Sources:
             raise UsageError("cache", f"must hold at least 1 source, not {entries}")
         self._entries = entries
         self._read: OrderedDict[tuple[int, ...], Read] = OrderedDict()  # used longest ago first
-        self._lock = Lock()
+        self._lock = ForkSafeLock()
         self.hits = self.misses = 0
 
     def __len__(self) -> int:

@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from threading import Lock
 from typing import Any, Protocol, get_args, runtime_checkable
 
 import msgspec
@@ -20,6 +19,7 @@ from headway.core import data, files
 from headway.core.data import Record
 from headway.core.errors import BundleError, InputError, OutputError, UsageError
 from headway.core.progress import Progress, silent
+from headway.runtime.fork_safety import ForkSafeLock
 from headway.runtime.retrieval import graph as graphs
 from headway.runtime.retrieval import store
 from headway.runtime.retrieval.graph import Grouping, unit
@@ -100,7 +100,7 @@ class Index:
 
     def __init__(self, folder: Path, opened: Store) -> None:
         self.folder, self._state = folder, _State.of(opened)
-        self._searching = Lock()  # the graph has one scratch space a thread number, not a thread
+        self._searching = ForkSafeLock()  # the graph has one scratch space a thread number, not a thread
 
     @classmethod
     def build(

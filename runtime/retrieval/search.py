@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from pathlib import Path
-from threading import Lock
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +18,7 @@ from headway.core.errors import UsageError
 from headway.core.generation import Result
 from headway.core.manifest import Bundle
 from headway.core.tasks import Output, question_answering, sentence_embedding, text_ranking
+from headway.runtime.fork_safety import TokenizerLock
 from headway.runtime.generation.pipeline import GenerationPipeline
 from headway.runtime.load import TOKENIZER, load
 from headway.runtime.pipeline import EncoderPipeline
@@ -128,8 +128,7 @@ class Reader:
 
     def __init__(self, bundle: str | Path, precision: str = "auto", threads: int | None = None) -> None:
         self._pipe: EncoderPipeline = _opened(bundle, "question-answering", "--reader", precision, threads)
-        self._tokenizer = open_tokenizer(hub.located(bundle) / TOKENIZER)
-        self._tokenizing = Lock()  # the task sets the tokenizer's truncation
+        self._tokenizing = TokenizerLock(open_tokenizer(hub.located(bundle) / TOKENIZER))
 
     def __call__(self, questions: Sequence[str], found: Sequence[Sequence[Hit]]) -> list[Answer]:
         """The best answer to each question in all of its passages.
@@ -158,7 +157,7 @@ class Reader:
         if not examples:
             return []
         with self._tokenizing:
-            rows = question_answering.rows(examples, self._tokenizer, self._pipe.spec)
+            rows = question_answering.rows(examples, self._tokenizing.tokenizer, self._pipe.spec)
         return [Output(row, logits) for row, logits in zip(rows, self._pipe.answers(rows), strict=True)]
 
 

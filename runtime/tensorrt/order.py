@@ -6,6 +6,7 @@ memory with it, and whatever goes wrong in it, while another process answers req
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -118,7 +119,7 @@ class Apart:
             "headway.runtime.tensorrt.order",
             msgspec.json.encode(wanted).decode(),
         ]
-        self._wanted, self._given_up = wanted, False
+        self._wanted, self._given_up, self._parent = wanted, False, os.getpid()
         self._process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
         )
@@ -132,7 +133,9 @@ class Apart:
         return not self._given_up
 
     def end(self) -> None:
-        """Give it up; nothing half-built is left. Of no effect when it is over."""
+        """Give it up; nothing half-built is left. Of no effect when it is over, and in a forked child."""
+        if os.getpid() != self._parent:
+            return
         self._given_up = True
         self._process.kill()
 

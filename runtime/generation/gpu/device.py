@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from headway.core.manifest import Graph, Tensor
 from headway.runtime.cuda import Device, Stream
+from headway.runtime.fork_safety import ForkSafeLock
 
 STORED: dict[str, type[np.generic]] = {
     "float32": np.float32,
@@ -55,13 +56,14 @@ class Place:
 
     device: Device
     stream: Stream
-    lock: Any  # threading.RLock, which is no type
+    lock: ForkSafeLock
+    """that one thread may take several times"""
     cuda: Any
     """headway.cpp_ext.cuda"""
 
     @classmethod
     def on(cls, device: Device, cuda: Any) -> Place:
-        return cls(device, device.stream(), RLock(), cuda)
+        return cls(device, device.stream(), ForkSafeLock(RLock), cuda)
 
 
 class Memory:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
-from threading import Lock
+from functools import partial
 
 import numpy as np
 
 from headway.core.search import Search
+from headway.runtime.fork_safety import ForkSafeLock, PerProcess
 from headway.runtime.generation.base import Floats, Found, Tokens
 from headway.runtime.generation.gpu.beams import BeamSearch, key, suited
 from headway.runtime.generation.gpu.device import rounded
@@ -37,16 +37,17 @@ class GpuEngine:
         self.longest, self.vocabulary = model.longest, model.vocabulary
         self.with_encoder = model.encoder is not None
         self._idle: OrderedDict[object, list[BeamSearch]] = OrderedDict()
-        self._lock = Lock()
+        self._lock = ForkSafeLock()
+        self._workers = PerProcess(partial(ThreadPoolExecutor, 1, thread_name_prefix="headway-write"))
 
     @property
     def on_one_thread(self) -> GpuEngine:
         """The same: the GPU needs no thread of its own for a part of a batch."""
         return self
 
-    @cached_property
+    @property
     def workers(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(1, thread_name_prefix="headway-write")
+        return self._workers()
 
     def begin(self, sources: Sequence[Tokens], start: int) -> tuple[Stepwise, Floats]:
         """Read sources, as the encoder's input or as the decoder's prompts: logits (B, V) of their first tokens."""
