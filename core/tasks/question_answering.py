@@ -14,14 +14,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.core import calibration, report
+from headway.core import calibration, offsets, report
 from headway.core.data import Record
 from headway.core.tasks import Output, Row, Spec, encode
 
 BEST = 20
 """spans that are candidates, and among which probabilities are"""
-SOLID = np.array([not chr(place).isspace() for place in range(0x3002)])
-"""whether a character is something else than white space; all behind these are"""
 
 PLAIN = {2: ("question", "context")}
 GRAPH = {"start_logits": ("batch", "length"), "end_logits": ("batch", "length")}
@@ -116,11 +114,34 @@ def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
     cut = [q != e.question for q, e in zip(questions, examples, strict=True)]
     found = []
     for number, encoding in enumerate(encode(tokenizer, pairs, spec.max_length, stride, "only_second")):
-        for window in (encoding, *encoding.overflowing):
-            both = zip(window.offsets, window.sequence_ids, strict=True)
-            marks = np.array([own if s == 1 else (-1, -1) for own, s in both], np.int64)
+        windows = (encoding, *encoding.overflowing)
+        spans = offsets.token_spans(examples[number].context, windows, sequence=1)
+        for window, marks in zip(windows, spans, strict=True):
             found.append(Row(number, window.ids, window.type_ids, marks, cut[number]))
     return found
+
+
+def answer_row(example: Example, number: int, tokenizer: Any, spec: Spec) -> Row | None:
+    """A window around the first gold answer, which may be in none of those that `rows` has; `number`: the example's.
+
+    None if the answer has more tokens than a window of the context, or none.
+    """
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    question = _shortened(example.question, tokenizer, spec.max_length // 2)
+    encoding = tokenizer.encode(question, example.context)
+    (marks,) = offsets.token_spans(example.context, [encoding], sequence=1)
+    whole = Row(number, encoding.ids, encoding.type_ids, marks, question != example.question)
+    first, last = target(example, whole)
+    context = [place for place, sequence in enumerate(encoding.sequence_ids) if sequence == 1]
+    width = min(len(context), spec.max_length - (len(encoding.ids) - len(context)))
+    margin = width - (last + 1 - first)
+    if first == 0 or margin < 0:
+        return None
+    begin = min(max(first - margin // 2, context[0]), context[-1] + 1 - width)
+    kept = [*range(context[0]), *range(begin, begin + width), *range(context[-1] + 1, len(encoding.ids))]
+    ids, types = ([values[place] for place in kept] for values in (whole.ids, whole.types))
+    return Row(number, ids, types, marks[kept], whole.truncated)
 
 
 def _shortened(question: str, tokenizer: Any, most: int) -> str:
@@ -211,7 +232,9 @@ def edges(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """For each row's tokens (T) the first character at or behind their begin that is no white space, or -1 where no
     answer can be, and the character after the last such before their end."""
-    solid = [_solid(e.context) for e in examples]  # byte-level tokenizers count the space before a word in
+    solid = [
+        offsets.solid(e.context) for e in examples
+    ]  # byte-level tokenizers count the space before a word in
     for output in outputs:
         own, marks = solid[output.row.example], output.row.marks  # (T, 2)
         follows, precedes = np.searchsorted(own, marks[:, 0]), np.searchsorted(own, marks[:, 1]) - 1
@@ -219,12 +242,6 @@ def edges(
         first, after = np.full(len(marks), -1), np.zeros(len(marks), np.int64)
         first[inside], after[inside] = own[follows[inside]], own[precedes[inside]] + 1
         yield first, after
-
-
-def _solid(context: str) -> NDArray[np.int64]:
-    """Where a text has no white space."""
-    characters = np.frombuffer(context.encode("utf-32-le", "surrogatepass"), "<u4")
-    return np.flatnonzero(SOLID[np.minimum(characters, len(SOLID) - 1)])
 
 
 def decode(
@@ -308,16 +325,53 @@ def _fit_temperature(examples: Sequence[Example], outputs: Sequence[Output]) -> 
 
 
 def target(example: Example, row: Row) -> tuple[int, int]:
-    """First and last token of the first gold answer in a window; (0, 0) if it is not wholly inside."""
+    """First and last token of the first gold answer in a window; (0, 0) if it is not wholly inside.
+
+    Characters that are in no token are not looked for, so that an answer is found with and without the marks,
+    spaces and format characters around it.
+    """
     if not example.answers:
         return 0, 0
-    text, start = example.answers[0]
-    start, end = start + len(text) - len(text.lstrip()), start + len(text.rstrip())
+    context = example.context
+    start, end = _extent(example)
     begins, ends = row.marks[:, 0], row.marks[:, 1]
-    touched = np.flatnonzero((begins >= 0) & (ends > start) & (begins < end))
-    if len(touched) == 0 or begins[touched[0]] > start or ends[touched[-1]] < end:
+    context_tokens = np.flatnonzero((begins >= 0) & (ends > begins))
+    touched = context_tokens[(ends[context_tokens] > start) & (begins[context_tokens] < end)].tolist()
+    while touched and begins[touched[0]] < start and offsets.is_attached(context[start : ends[touched[0]]]):
+        del touched[0]  # it is the token before, with signs that are the answer's as well
+    while touched and ends[touched[-1]] > end and offsets.is_attached(context[begins[touched[-1]] : end]):
+        del touched[-1]
+    if not touched:
         return 0, 0
-    return int(touched[0]), int(touched[-1])
+    before, behind = context[start : begins[touched[0]]], context[ends[touched[-1]] : end]
+    if (touched[0] == context_tokens[0] and not offsets.is_attached(before)) or (
+        touched[-1] == context_tokens[-1] and not offsets.is_attached(behind)
+    ):
+        return 0, 0
+    return touched[0], touched[-1]
+
+
+def _extent(example: Example) -> tuple[int, int]:
+    """Begin and end of the first gold answer without the white space around it."""
+    text, start = (example.answers or ())[0]
+    return start + len(text) - len(text.lstrip()), start + len(text.rstrip())
+
+
+def ends_inside_token(example: Example, row: Row, first: int, last: int) -> bool:
+    """Whether the first gold answer begins or ends inside one of its tokens, so that these say more than it does."""
+    start, end = _extent(example)
+    more = example.context[row.marks[first, 0] : start], example.context[end : row.marks[last, 1]]
+    return not all(map(offsets.is_attached, more))
+
+
+def has_token(example: Example, row: Row) -> bool:
+    """Whether a token of a window has a character of the first gold answer."""
+    start, end = _extent(example)
+    inside = (row.marks[:, 1] > start) & (row.marks[:, 0] < end) & (row.marks[:, 1] > row.marks[:, 0])
+    return any(
+        not offsets.is_attached(example.context[max(start, a) : min(end, b)])
+        for a, b in row.marks[inside].tolist()
+    )
 
 
 def metrics(examples: Sequence[Example], results: Sequence[Result]) -> dict[str, float]:
@@ -341,12 +395,15 @@ def normalized(text: str) -> str:
 
 
 def _best(example: Example, answer: str) -> tuple[float, float]:
-    """Exact match and F1 with the most similar gold answer."""
-    golds = [t for t, _ in example.answers or () if normalized(t)] or [""]
-    said = normalized(answer)
+    """Exact match and F1 with the most similar gold answer.
+
+    Format characters around an answer are not compared: they are invisible, and no model tells whether they belong to it.
+    """
+    golds = [g for g in (normalized(offsets.strip_format(t)) for t, _ in example.answers or ()) if g] or [""]
+    said = normalized(offsets.strip_format(answer))
     return (
-        max(float(said == normalized(g)) for g in golds),
-        max(_overlap(normalized(g).split(), said.split()) for g in golds),
+        max(float(said == g) for g in golds),
+        max(_overlap(g.split(), said.split()) for g in golds),
     )
 
 

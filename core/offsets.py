@@ -1,0 +1,254 @@
+"""Exact characters of tokens, in every script, from the offsets that a tokenizer gives."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headway.core.errors import CheckpointError
+
+SOLID = np.array([not chr(code).isspace() for code in range(0x3002)])
+"""whether a character is something else than white space; all behind these are"""
+TEXTS = {"question-answering": "context", "token-classification": "text"}
+"""tasks whose answers are characters of a text, and the field of an example that has this text"""
+MAX_CHECKED = 500
+"""texts of a user that `check` reads"""
+BYTE_LEVEL_SPACE = "Ġ"
+"""first character of a byte-level token that begins with a space, or with the space that its splitter put there"""
+ZERO_WIDTH_SPACE = "\u200b"
+OPENING = frozenset(
+    "\u202a\u202b\u202d\u202e\u2066\u2067\u2068"
+    "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"
+)
+"""format characters that belong to what follows: embeddings, overrides and isolates of the bidirectional algorithm, and
+the characters with the property Prepended_Concatenation_Mark"""
+SPACE_LIKE = re.compile("[\u200b\u200e\u200f\ufeff]+")
+"""format characters that the rule `nmt_nfkc` of sentencepiece makes a space of, which then belongs to the next token"""
+HALF_WIDTH_SOUND_MARKS = ("\uff9e", "\uff9f")
+
+Spans = NDArray[np.int64]
+"""(T, 2): first character of each token and the character after its last; (-1, -1) for tokens of another text"""
+
+
+def token_spans(text: str, windows: Sequence[Any], sequence: int = 0) -> list[Spans]:
+    """Characters of a text's tokens in each of its windows, which are `tokenizers` encodings.
+
+    `sequence`: which text of a pair it is. The offsets are the tokenizer's, except that
+
+    - a token whose begin was trimmed though no space is there begins where its characters do (a `ByteLevel`
+      with a prefix space behind another splitter trims the first character of each word);
+    - characters that no token covers belong to the token that they stand at: combining marks, vowel signs and
+      jamo that the normalizer strips or composes, format characters (zero-width spaces and joiners, soft hyphens,
+      byte order marks), and letters that the model has no token for. They belong to the token before them; to the
+      one behind them where white space is before them. A zero-width space between two words belongs to neither.
+
+    White space that a tokenizer counts into a token stays there.
+    """
+    found = [_offsets(window, sequence) for window in windows]
+    solid = _solid(text)
+    if not text.isascii():
+        for spans in found:
+            _skip_space_like(text, spans)
+    missing = _missing(solid, found)
+    if missing.any():
+        _attach(text, missing, found, windows)
+    return found
+
+
+def solid(text: str) -> NDArray[np.int64]:
+    """Where a text has no white space."""
+    return np.flatnonzero(_solid(text))
+
+
+def is_attached(text: str) -> bool:
+    """Whether a text has nothing but white space and what belongs to characters beside it."""
+    return all(c.isspace() or c in OPENING or _is_attached(c) for c in text)
+
+
+def strip_format(text: str) -> str:
+    """A text without the format characters and white space around it."""
+    if text.isascii():
+        return text
+    first, after = 0, len(text)
+    while first < after and _is_format(text[first]):
+        first += 1
+    while first < after and _is_format(text[after - 1]):
+        after -= 1
+    return text[first:after]
+
+
+def check(checkpoint: str | Path, tokenizer: Any, texts: Iterable[str]) -> None:
+    """Raise CheckpointError if a letter or digit of a text is in no token, though the tokenizer has tokens for it.
+
+    Then an answer would come back without it. `tokenizer` is a `tokenizers.Tokenizer`, whose truncation is left off.
+    """
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    for text in islice(dict.fromkeys(texts), MAX_CHECKED):
+        encoding = tokenizer.encode(text, add_special_tokens=False)
+        spans = _offsets(encoding, 0)
+        missing = _missing(_solid(text), [spans])
+        if not missing.any():
+            continue
+        lost = _attach(text, missing, [spans], [encoding])
+        for place in lost:
+            if not _composes(text, place) and tokenizer.encode(text[place], add_special_tokens=False).ids:
+                begin, end = max(0, place - 10), place + 10
+                raise CheckpointError(
+                    checkpoint,
+                    f"its tokenizer ({_describe(tokenizer)}) gives wrong offsets: no token covers "
+                    f"'{text[place]}', character {place - begin} of '{text[begin:end]}'",
+                )
+
+
+def _describe(tokenizer: Any) -> str:
+    parts = (tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.model, tokenizer.post_processor)
+    return ", ".join(type(part).__name__ for part in parts if part is not None)
+
+
+def _composes(text: str, place: int) -> bool:
+    """Whether Unicode's composition can join a character to those before it."""
+    before, own = text[max(0, place - 2) : place], text[place]
+    joined, *apart = (unicodedata.normalize("NFKC", part) for part in (before + own, before, own))
+    return len(joined) < sum(map(len, apart))
+
+
+def _offsets(window: Any, sequence: int) -> Spans:
+    offsets = window.offsets
+    flat = np.fromiter(chain.from_iterable(offsets), np.int64, 2 * len(offsets))
+    spans: Spans = flat.reshape(-1, 2)
+    other = [own != sequence for own in window.sequence_ids]
+    spans[other] = -1
+    return spans
+
+
+def _solid(text: str) -> NDArray[np.bool_]:
+    """(N): whether each character is something else than white space."""
+    if text.isascii():
+        return SOLID[np.frombuffer(text.encode("ascii"), np.uint8)]
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    return SOLID[np.minimum(codes, len(SOLID) - 1)]
+
+
+def _missing(solid: NDArray[np.bool_], found: Sequence[Spans]) -> NDArray[np.bool_]:
+    """(N): which characters are no white space and in no token."""
+    size = len(solid) + 2
+    edges = np.zeros(size, np.int64)
+    for spans in found:  # those of other texts count at the first place, twice, which is nothing
+        edges += np.bincount(spans[:, 0] + 1, minlength=size) - np.bincount(spans[:, 1] + 1, minlength=size)
+    return solid & (np.cumsum(edges)[1:-1] == 0)
+
+
+def _skip_space_like(text: str, spans: Spans) -> None:
+    """Let tokens begin behind a zero-width space, or its like, that stands at the word before."""
+    for match in SPACE_LIKE.finditer(text):
+        begin, end = match.span()
+        if begin > 0 and not text[begin - 1].isspace():
+            spans[(spans[:, 0] == begin) & (spans[:, 1] > end), 0] = end
+
+
+def _attach(
+    text: str, missing: NDArray[np.bool_], found: Sequence[Spans], windows: Sequence[Any]
+) -> list[int]:
+    """Extend tokens, in place, over the missing characters that belong to them.
+
+    Returns the letters and digits which no rule explains: they were dropped, or the offsets are wrong.
+    """
+    begins = np.arange(len(text) + 1)  # of tokens that begin at each place, after it was extended
+    trimmed = begins.copy()  # of those whose begin was trimmed
+    ends = begins.copy()
+    trims = [_trimmed(spans, missing, window) for spans, window in zip(found, windows, strict=True)]
+    cuts = {int(spans[token, 0]) for spans, tokens in zip(found, trims, strict=True) for token in tokens}
+    lost: list[int] = []
+    for first, after in _runs(missing, cuts):
+        touches = first > 0 and not text[first - 1].isspace()
+        place = first
+        while touches and place < after and _extends(text, place):
+            place += 1
+        begin = after
+        if after in cuts and place < after:
+            begin -= 1
+            while begin > place and _in_word(text[begin - 1]):
+                begin -= 1
+            trimmed[after] = begin
+        lost += [i for i in range(place, begin) if text[i].isalnum()]
+        while touches and place < begin and (_in_word(text[place]) or _extends(text, place)):
+            place += 1
+        ends[first] = place
+        if begin == after:
+            while begin > place and _precedes(text, begin - 1):
+                begin -= 1
+            while begin < after and unicodedata.category(text[begin])[0] == "M":
+                begin += 1  # marks of something that belongs to no token
+            begins[after] = begin
+    for spans, tokens in zip(found, trims, strict=True):
+        was = spans[tokens]
+        full = np.flatnonzero(spans[:, 1] > spans[:, 0])
+        spans[full] = np.stack([begins[spans[full, 0]], ends[spans[full, 1]]], 1)
+        spans[tokens] = np.stack([trimmed[was[:, 0]], ends[was[:, 1]]], 1)
+    return lost
+
+
+def _runs(missing: NDArray[np.bool_], cuts: set[int]) -> Iterator[tuple[int, int]]:
+    """Runs of missing characters, each as long as no token was cut off inside it."""
+    steps = np.flatnonzero(np.diff(np.concatenate(([False], missing, [False])).astype(np.int8)))
+    for first, after in steps.reshape(-1, 2).tolist():
+        yield from pairwise([first, *(place for place in range(first + 1, after) if place in cuts), after])
+
+
+def _trimmed(spans: Spans, missing: NDArray[np.bool_], window: Any) -> list[int]:
+    """Tokens that begin with a space, or are empty, though a character which no token has is before them."""
+    before = (spans[:, 0] > 0) & missing[np.maximum(spans[:, 0] - 1, 0)]
+    places = np.flatnonzero(before).tolist()
+    if not places:
+        return []
+    tokens = window.tokens
+    return [i for i in places if spans[i, 0] == spans[i, 1] or tokens[i].startswith(BYTE_LEVEL_SPACE)]
+
+
+def _in_word(character: str) -> bool:
+    """Letters, digits, marks, and what stands for a letter that was lost."""
+    return unicodedata.category(character)[0] in "LMN" or character == "\ufffd"
+
+
+def _is_attached(character: str) -> bool:
+    """Marks, jamo and signs that go on with the character before them, and format characters."""
+    if character.isascii():
+        return False
+    return (
+        unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf")
+        or "\u1160" <= character <= "\u11ff"  # vowels and final consonants of Hangul
+        or "\ud7b0" <= character <= "\ud7fb"
+        or "\U0001f3fb" <= character <= "\U0001f3ff"  # colours of skin
+        or character in HALF_WIDTH_SOUND_MARKS
+    )
+
+
+def _is_format(character: str) -> bool:
+    return character.isspace() or unicodedata.category(character) == "Cf"
+
+
+def _extends(text: str, place: int) -> bool:
+    """Whether a character belongs to the one before it."""
+    return _is_attached(text[place]) and text[place] not in OPENING and not _separates(text, place)
+
+
+def _precedes(text: str, place: int) -> bool:
+    """Whether a character that belongs to none before it belongs to the one behind it."""
+    character = text[place]
+    if character == ZERO_WIDTH_SPACE:
+        return place == 0 or text[place - 1].isspace()
+    return _in_word(character) or unicodedata.category(character) == "Cf"
+
+
+def _separates(text: str, place: int) -> bool:
+    """Whether a zero-width space parts two words, as in Khmer, Thai or Burmese."""
+    following = text[place + 1 : place + 2]
+    return text[place] == ZERO_WIDTH_SPACE and bool(following) and _in_word(following)
