@@ -121,11 +121,13 @@ def _composes(text: str, place: int) -> bool:
 
 
 def _offsets(window: Any, sequence: int) -> Spans:
-    offsets = window.offsets
-    flat = np.fromiter(chain.from_iterable(offsets), np.int64, 2 * len(offsets))
-    spans: Spans = flat.reshape(-1, 2)
-    other = [own != sequence for own in window.sequence_ids]
-    spans[other] = -1
+    sequences = window.sequence_ids
+    spans: Spans = np.full((len(sequences), 2), -1)
+    if sequence in sequences:
+        begin = sequences.index(sequence)
+        end = begin + sequences.count(sequence)
+        flat = chain.from_iterable(window.offsets[begin:end])
+        spans[begin:end] = np.fromiter(flat, np.int64, 2 * (end - begin)).reshape(-1, 2)
     return spans
 
 
@@ -140,10 +142,11 @@ def _solid(text: str) -> NDArray[np.bool_]:
 def _missing(solid: NDArray[np.bool_], found: Sequence[Spans]) -> NDArray[np.bool_]:
     """(N): which characters are no white space and in no token."""
     size = len(solid) + 2
-    edges = np.zeros(size, np.int64)
-    for spans in found:  # those of other texts count at the first place, twice, which is nothing
-        edges += np.bincount(spans[:, 0] + 1, minlength=size) - np.bincount(spans[:, 1] + 1, minlength=size)
-    return solid & (np.cumsum(edges)[1:-1] == 0)
+    spans = found[0] if len(found) == 1 else np.concatenate(found)
+    begins, ends = np.bincount(spans[:, 0] + 1, minlength=size), np.bincount(spans[:, 1] + 1, minlength=size)
+    depth = np.cumsum(begins - ends)  # tokens of other texts begin and end at the first place
+    missing: NDArray[np.bool_] = solid & (depth[1:-1] == 0)
+    return missing
 
 
 def _skip_space_like(text: str, spans: Spans) -> None:

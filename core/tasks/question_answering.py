@@ -121,27 +121,27 @@ def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
     return found
 
 
-def answer_row(example: Example, number: int, tokenizer: Any, spec: Spec) -> Row | None:
-    """A window around the first gold answer, which may be in none of those that `rows` has; `number`: the example's.
+def answer_row(example: Example, number: int, tokenizer: Any, spec: Spec) -> tuple[Row, int, int] | None:
+    """A window around the first gold answer, for one that no window of `rows` holds, and its first and last token there.
 
-    None if the answer has more tokens than a window of the context, or none.
+    `number`: the example's. None if the answer has more tokens than a window has for the context, or none.
     """
     tokenizer.no_padding()
     tokenizer.no_truncation()
     question = _shortened(example.question, tokenizer, spec.max_length // 2)
     encoding = tokenizer.encode(question, example.context)
     (marks,) = offsets.token_spans(example.context, [encoding], sequence=1)
-    whole = Row(number, encoding.ids, encoding.type_ids, marks, question != example.question)
-    first, last = target(example, whole)
+    tokens = _answer_tokens(example, marks)
     context = [place for place, sequence in enumerate(encoding.sequence_ids) if sequence == 1]
     width = min(len(context), spec.max_length - (len(encoding.ids) - len(context)))
-    margin = width - (last + 1 - first)
-    if first == 0 or margin < 0:
+    if not tokens or tokens[-1] + 1 - tokens[0] > width:
         return None
-    begin = min(max(first - margin // 2, context[0]), context[-1] + 1 - width)
+    margin = width - (tokens[-1] + 1 - tokens[0])
+    begin = min(max(tokens[0] - margin // 2, context[0]), context[-1] + 1 - width)
     kept = [*range(context[0]), *range(begin, begin + width), *range(context[-1] + 1, len(encoding.ids))]
-    ids, types = ([values[place] for place in kept] for values in (whole.ids, whole.types))
-    return Row(number, ids, types, marks[kept], whole.truncated)
+    ids, types = ([values[place] for place in kept] for values in (encoding.ids, encoding.type_ids))
+    row = Row(number, ids, types, marks[kept], question != example.question)
+    return row, kept.index(tokens[0]), kept.index(tokens[-1])
 
 
 def _shortened(question: str, tokenizer: Any, most: int) -> str:
@@ -332,23 +332,36 @@ def target(example: Example, row: Row) -> tuple[int, int]:
     """
     if not example.answers:
         return 0, 0
-    context = example.context
+    marks = row.marks
+    tokens = _answer_tokens(example, marks)
+    if not tokens:
+        return 0, 0
     start, end = _extent(example)
-    begins, ends = row.marks[:, 0], row.marks[:, 1]
-    context_tokens = np.flatnonzero((begins >= 0) & (ends > begins))
-    touched = context_tokens[(ends[context_tokens] > start) & (begins[context_tokens] < end)].tolist()
-    while touched and begins[touched[0]] < start and offsets.is_attached(context[start : ends[touched[0]]]):
-        del touched[0]  # it is the token before, with signs that are the answer's as well
-    while touched and ends[touched[-1]] > end and offsets.is_attached(context[begins[touched[-1]] : end]):
-        del touched[-1]
-    if not touched:
-        return 0, 0
-    before, behind = context[start : begins[touched[0]]], context[ends[touched[-1]] : end]
-    if (touched[0] == context_tokens[0] and not offsets.is_attached(before)) or (
-        touched[-1] == context_tokens[-1] and not offsets.is_attached(behind)
-    ):
-        return 0, 0
-    return touched[0], touched[-1]
+    inside = np.flatnonzero(marks[:, 1] > marks[:, 0])
+    before, behind = slice(start, marks[tokens[0], 0]), slice(marks[tokens[-1], 1], end)
+    cut_before = tokens[0] == inside[0] and not offsets.is_attached(example.context[before])
+    cut_behind = tokens[-1] == inside[-1] and not offsets.is_attached(example.context[behind])
+    return (0, 0) if cut_before or cut_behind else (tokens[0], tokens[-1])
+
+
+def _answer_tokens(example: Example, marks: NDArray[np.int64]) -> list[int]:
+    """The tokens that have characters of the first gold answer, as far as they are in a window."""
+    context, (start, end) = example.context, _extent(example)
+    begins, ends = marks[:, 0], marks[:, 1]
+    tokens: list[int] = np.flatnonzero(
+        (begins >= 0) & (ends > start) & (begins < end) & (ends > begins)
+    ).tolist()
+    # At an edge may be the token of a word beside the answer, with format characters that are the answer's as well.
+    while tokens and _only_attached(context, slice(begins[tokens[0]], start), slice(start, ends[tokens[0]])):
+        del tokens[0]
+    while tokens and _only_attached(context, slice(end, ends[tokens[-1]]), slice(begins[tokens[-1]], end)):
+        del tokens[-1]
+    return tokens
+
+
+def _only_attached(context: str, outside: slice, inside: slice) -> bool:
+    """Whether a token has something outside an answer, and inside it nothing but what belongs to that."""
+    return bool(context[outside].strip()) and offsets.is_attached(context[inside])
 
 
 def _extent(example: Example) -> tuple[int, int]:
@@ -365,13 +378,8 @@ def ends_inside_token(example: Example, row: Row, first: int, last: int) -> bool
 
 
 def has_token(example: Example, row: Row) -> bool:
-    """Whether a token of a window has a character of the first gold answer."""
-    start, end = _extent(example)
-    inside = (row.marks[:, 1] > start) & (row.marks[:, 0] < end) & (row.marks[:, 1] > row.marks[:, 0])
-    return any(
-        not offsets.is_attached(example.context[max(start, a) : min(end, b)])
-        for a, b in row.marks[inside].tolist()
-    )
+    """Whether a window has a token of the first gold answer."""
+    return bool(_answer_tokens(example, row.marks))
 
 
 def metrics(examples: Sequence[Example], results: Sequence[Result]) -> dict[str, float]:

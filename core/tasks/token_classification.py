@@ -210,9 +210,9 @@ def _marks(
             following = word + 1
             if word >= 0 and begin >= words[word][1]:
                 word = -1  # between words
-            if word < 0 and following < len(begins) and begins[following] < end:
-                if is_attached(text[begin : begins[following]]):  # a format character before the word
-                    word, begin = following, begins[following]
+            ahead = begins[following] if following < len(begins) else end
+            if word < 0 and ahead < end and is_attached(text[begin:ahead]):
+                word, begin = following, ahead  # a format character stands before the word
             if word >= 0 and end > words[word][1]:
                 reached += range(word + 1, bisect_left(begins, end))
             if word > seen:

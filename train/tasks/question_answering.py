@@ -33,6 +33,9 @@ LONGER_THAN_PREDICTED = "answers of more than {} tokens, which predictions have 
 LOST = frozenset({DROPPED, LONGER_THAN_WINDOW})
 """reasons for which an answer is not trained at all"""
 
+Window = tuple[Row, int, int]
+"""one of the windows of a context, and the first and last token of the answer in it, or 0 and 0"""
+
 
 def describe(
     examples: Sequence[Example],
@@ -67,58 +70,55 @@ def prepare(
     """
     backend = tokenizer.backend_tokenizer
     rows = task.rows(examples, backend, spec)
-    windows: list[list[Row]] = [[] for _ in examples]
-    for row in rows:
-        windows[row.example].append(row)
+    targets = [task.target(examples[row.example], row) for row in rows]
+    windows: list[list[int]] = [[] for _ in examples]
+    for place, row in enumerate(rows):
+        windows[row.example].append(place)
     counts = Counter[str]()
-    answered = kept = 0
+    answered = learnt = 0
     for number, example in enumerate(examples):
         if not example.answers:
             continue
         answered += 1
-        reasons, own = _judge(example, number, windows[number], backend, spec)
+        own = [(rows[place], *targets[place]) for place in windows[number]]
+        reasons, further = _judge(example, number, own, backend, spec)
         counts.update(reasons)
-        kept += not LOST.intersection(reasons)
-        rows += own
-    if answered and not kept:
+        learnt += not LOST.intersection(reasons)
+        if further is not None and len(own) == 1:
+            targets[windows[number][0]] = further[1:]  # the same window
+        elif further is not None:
+            rows.append(further[0])
+            targets.append(further[1:])
+    if answered and not learnt:
         reason = max(LOST, key=lambda lost: counts[lost])
         raise DataError(f"none of its {answered} answers can be learnt: {reason}", file=str(options.train))
     prepared = encoder.inputs(rows)
-    for row, features in zip(rows, prepared, strict=True):
-        features["labels"] = list(task.target(examples[row.example], row))
+    for target, features in zip(targets, prepared, strict=True):
+        features["labels"] = list(target)
     return Prepared(prepared, encoder.count_cut(rows) | dict(counts))
 
 
 def _judge(
-    example: Example, number: int, windows: Sequence[Row], tokenizer: Any, spec: Spec
-) -> tuple[list[str], list[Row]]:
-    """What is to be told of an example's first answer, and a further window where it needs one."""
+    example: Example, number: int, windows: Sequence[Window], tokenizer: Any, spec: Spec
+) -> tuple[list[str], Window | None]:
+    """What is to be told of an example's first answer, and a window of its own where no other has all of it."""
+    found = next((window for window in windows if window[1:] != (0, 0)), None)
     reasons: list[str] = []
-    found = _first_target(example, windows)
-    own: list[Row] = []
+    further = None
     if found is None:
-        if not any(task.has_token(example, row) for row in windows):
-            return [DROPPED], []
-        row = task.answer_row(example, number, tokenizer, spec)
-        if row is None:
-            return [LONGER_THAN_WINDOW], []
-        reasons.append(LONGER_THAN_OVERLAP)
-        own = [row]
-        found = row, *task.target(example, row)
+        if not any(task.has_token(example, row) for row, _, _ in windows):
+            return [DROPPED], None
+        found = further = task.answer_row(example, number, tokenizer, spec)
+        if found is None:
+            return [LONGER_THAN_WINDOW], None
+        if len(windows) > 1:
+            reasons.append(LONGER_THAN_OVERLAP)
     row, first, last = found
     if task.ends_inside_token(example, row, first, last):
         reasons.append(INSIDE_TOKEN)
     if last + 1 - first > spec.settings.max_answer_tokens:
         reasons.append(LONGER_THAN_PREDICTED.format(spec.settings.max_answer_tokens))
-    return reasons, own
-
-
-def _first_target(example: Example, windows: Sequence[Row]) -> tuple[Row, int, int] | None:
-    for row in windows:
-        first, last = task.target(example, row)
-        if (first, last) != (0, 0):
-            return row, first, last
-    return None
+    return reasons, further
 
 
 collate = encoder.Collator
