@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from headway.core import offsets
+from headway.core.data import Record
 from headway.core.errors import CheckpointError
 from headway.core.tasks import Output, question_answering, token_classification
+from headway.export import encoders
 from headway.runtime.tasks.question_answering import best_spans
 from tests.task_examples import read, spec_of
 
@@ -215,3 +217,155 @@ def test_a_perfect_model_says_the_gold_answer(kind: str, answer: str) -> None:
         assert (result.answer, result.start, result.end) == (answer, start, start + len(answer)), place
         figures = question_answering.metrics([example], [result])
         assert figures["f1" if not question_answering.normalized(answer) else "exact_match"] == 1.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_in_further_windows(kind: str) -> None:
+    """The first token of a window is looked at with what is in the windows before."""
+    tokenizer = tokenizer_of(kind)
+    for answer in (nfd("café"), nfd("서울"), "5", "u", "Amsterdam", "தமிழ்நாடு", "Anna\u200b"):
+        for words in range(0, 40, 3):
+            before = "the painter u was 5 " * 10
+            before = before[: before.index(" ", words * 3) + 1]
+            context = f"{before}{answer} was born here. " + "He is 5, u is " * 12
+            for room in (32, 33):
+                tokenizer.no_truncation()
+                if len(tokenizer.encode(answer).tokens) - 2 > room // 8:
+                    continue  # more than what neighbouring windows share
+                example = squad(context, answer, len(before))
+                result = predicted(example, tokenizer, room)
+                assert (result.answer, result.start) == (answer, len(before))
+
+
+clusters = st.sampled_from(
+    [*"abexu15çß漢ｶ½é", "é", "ö̈", "서", "த", "मि", "मे", "بَ", "שׁ", "e\u0323\u0302", "x\u20d7", "a\u200db"]
+).map(nfd)
+tails = st.sampled_from(["", "", "", "\u00ad", "\ufeff", "\u200b", "\u200f", "\ufe0f"])
+some_words = st.tuples(st.lists(clusters, min_size=1, max_size=5).map("".join), tails).map("".join)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40)
+@given(
+    words=st.lists(some_words, min_size=1, max_size=20),
+    spaces=st.sampled_from([" ", "  ", "\n", " , ", " ("]),
+    data=st.data(),
+)
+def test_words_of_any_script_are_answers(
+    kind: str, words: list[str], spaces: str, data: st.DataObject
+) -> None:
+    first = data.draw(st.integers(0, len(words) - 1))
+    last = data.draw(st.integers(first, min(first + 2, len(words) - 1)))
+    start = sum(len(word) + len(spaces) for word in words[:first])
+    answer = spaces.join(words[first : last + 1])
+    example = squad(spaces.join(words), answer, start)
+    result = predicted(example, tokenizer_of(kind), 512)
+    assert (result.answer, result.start, result.end) == (answer, start, start + len(answer))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=60)
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
+def test_spans_are_of_the_text_and_cover_it(kind: str, text: str) -> None:
+    """The words of ordinary characters are covered whole, whatever is around them."""
+    tokenizer = tokenizer_of(kind)
+    tokenizer.no_truncation()
+    text = f"Amsterdam {text} 5 u"
+    (spans,) = offsets.token_spans(text, [tokenizer.encode(text)])
+    own = spans[spans[:, 0] >= 0]
+    assert (own[:, 0] <= own[:, 1]).all()
+    assert (own[:, 1] <= len(text)).all()
+    covered = {place for begin, end in own.tolist() for place in range(begin, end)}
+    assert {*range(9), len(text) - 3, len(text) - 1} <= covered
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "byte-level" in kind or "RobBERT" in kind])
+def test_words_of_one_character_have_their_token(kind: str) -> None:
+    text = "u 5 Amsterdam 7 x , . u"
+    example = token_classification.read(_record(text=text), labelled=False)
+    spec = spec_of(token_classification, ["O", "B-X"], 64)
+    (row,) = token_classification.rows([example], tokenizer_of(kind), spec)
+    tokens = tokenizer_of(kind).encode(text).tokens
+    assert [word for word, _ in row.marks] == list(range(8))
+    heads = ["".join(t for t, w in zip(tokens, row.marks.words, strict=True) if w == n) for n in range(8)]
+    assert [head.strip("Ġ") for head in heads] == text.split()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("answer", ["\u200bAnna", "\ufeffAnna", nfd("René"), "x\u200b", "\u2066Anna\u2069"])
+def test_words_with_format_characters_have_their_token(kind: str, answer: str) -> None:
+    """Every word has a token, also in windows of a few tokens."""
+    text = " ".join(["the painter", answer, "was"] * 6)
+    example = token_classification.read(_record(text=text), labelled=False)
+    for max_length in (16, 256):
+        spec = spec_of(token_classification, ["O", "B-X"], max_length, stride=4)
+        rows = token_classification.rows([example], tokenizer_of(kind), spec)
+        seen = {word for row in rows for word, _ in row.marks}
+        named = {i for i, (a, b) in enumerate(example.words) if any(c.isalpha() for c in text[a:b])}
+        assert named <= seen
+
+
+def _record(**fields: Any) -> Any:
+    return Record(fields, "data.jsonl", 1)
+
+
+@pytest.mark.parametrize(
+    ("context", "answer"),
+    [
+        ("ភាសា\u200bខ្មែរ", "ភាសា"),  # a zero-width space parts two words
+        ("ភាសា\u200bខ្មែរ", "ខ្មែរ"),
+        ("Anna\u0301 , x", "Anna\u0301"),
+        ("Anna , \u0301x", "Anna"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["Unigram with zero-width spaces as spaces", "BPE NFC", "byte-level"])
+def test_what_belongs_to_neighbours_is_left_out(kind: str, context: str, answer: str) -> None:
+    example = squad(context, answer, context.index(answer))
+    assert predicted(example, tokenizer_of(kind)).answer == answer
+
+
+def test_format_characters_around_an_answer_are_not_compared() -> None:
+    """A model cannot tell whether one that stands at the answer belongs to it."""
+    example = squad("Anna\u200b was born.", "Anna", 0)
+    result = predicted(example, tokenizer_of("WordPiece uncased"))
+    assert result.answer == "Anna\u200b"
+    assert question_answering.metrics([example], [result]) == {"exact_match": 1.0, "f1": 1.0}
+
+
+class _Broken:
+    """A tokenizer whose offsets end at the first word."""
+
+    normalizer = post_processor = None
+    pre_tokenizer, model = pre_tokenizers.Whitespace(), models.BPE()
+
+    def no_padding(self) -> None: ...
+
+    def no_truncation(self) -> None: ...
+
+    def encode(self, text: str, add_special_tokens: bool) -> Any:
+        encoding = tokenizer_of("BPE NFC").encode(text, add_special_tokens=add_special_tokens)
+        return SimpleNamespace(
+            ids=encoding.ids,
+            tokens=encoding.tokens,
+            offsets=[(0, min(end, 3)) for _, end in encoding.offsets],
+            sequence_ids=encoding.sequence_ids,
+        )
+
+
+def test_offsets_that_stay_wrong_are_refused() -> None:
+    with pytest.raises(CheckpointError) as caught:
+        offsets.check("question-answering", "model", _Broken(), texts=["the half past"])
+    assert str(caught.value) == (
+        "checkpoint model: its tokenizer (Whitespace, BPE) gives wrong offsets: no token covers 'h', "
+        "character 4 of 'the half past'"
+    )
+    example = squad("the half past", "half", 4)
+    with pytest.raises(CheckpointError, match="no token covers 'h'"):
+        offsets.check("question-answering", "model", _Broken(), [example])
+    offsets.check("text-classification", "model", _Broken(), [example])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_known_tokenizers_pass(kind: str) -> None:
+    texts = [*encoders.shipped(), *(f"The {answer} is" for answer in ANSWERS.values())]
+    offsets.check("question-answering", "model", tokenizer_of(kind), texts=texts)

@@ -232,9 +232,8 @@ def edges(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """For each row's tokens (T) the first character at or behind their begin that is no white space, or -1 where no
     answer can be, and the character after the last such before their end."""
-    solid = [
-        offsets.solid(e.context) for e in examples
-    ]  # byte-level tokenizers count the space before a word in
+    # byte-level tokenizers count the space before a word in
+    solid = [offsets.solid_places(e.context) for e in examples]
     for output in outputs:
         own, marks = solid[output.row.example], output.row.marks  # (T, 2)
         follows, precedes = np.searchsorted(own, marks[:, 0]), np.searchsorted(own, marks[:, 1]) - 1
@@ -339,8 +338,8 @@ def target(example: Example, row: Row) -> tuple[int, int]:
     start, end = _extent(example)
     inside = np.flatnonzero(marks[:, 1] > marks[:, 0])
     before, behind = slice(start, marks[tokens[0], 0]), slice(marks[tokens[-1], 1], end)
-    cut_before = tokens[0] == inside[0] and not offsets.is_attached(example.context[before])
-    cut_behind = tokens[-1] == inside[-1] and not offsets.is_attached(example.context[behind])
+    cut_before = tokens[0] == inside[0] and example.context[before].strip()
+    cut_behind = tokens[-1] == inside[-1] and example.context[behind].strip()
     return (0, 0) if cut_before or cut_behind else (tokens[0], tokens[-1])
 
 

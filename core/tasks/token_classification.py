@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from headway.core import calibration, report, windows
 from headway.core.data import Record
 from headway.core.figures import f1_macro, f1_micro, precision_recall
-from headway.core.offsets import is_attached, token_spans
+from headway.core.offsets import is_format, token_spans
 from headway.core.tasks import Output, Row, Spec, encode
 
 IDEOGRAPHS = (
@@ -204,16 +204,12 @@ def _marks(
     for place, (begin, end) in enumerate(token_characters):
         word = -1
         if begin < end:
-            while begin < end - 1 and text[begin].isspace():
-                begin += 1  # byte-level tokenizers count the space before a word in
+            while begin < end - 1 and is_format(text[begin]):
+                begin += 1  # tokens may have spaces and format characters before their word
             word = bisect_right(begins, begin) - 1
-            following = word + 1
             if word >= 0 and begin >= words[word][1]:
                 word = -1  # between words
-            ahead = begins[following] if following < len(begins) else end
-            if word < 0 and ahead < end and is_attached(text[begin:ahead]):
-                word, begin = following, ahead  # a format character stands before the word
-            if word >= 0 and end > words[word][1]:
+            elif word >= 0 and end > words[word][1]:
                 reached += range(word + 1, bisect_left(begins, end))
             if word > seen:
                 seen = word

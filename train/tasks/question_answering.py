@@ -45,7 +45,7 @@ def describe(
 ) -> Spec:
     if options.max_length < SHORTEST:
         raise UsageError("--max-length", f"is {options.max_length}; question and context need {SHORTEST}")
-    offsets.check(options.name, tokenizer.backend_tokenizer, [e.context for e in examples])
+    offsets.check("question-answering", options.name, tokenizer.backend_tokenizer, examples)
     settings = Settings(unanswerable=not all(e.answers for e in examples))
     if options.stride is not None:
         settings = Settings(unanswerable=settings.unanswerable, stride=options.stride)
