@@ -13,7 +13,7 @@ import msgspec
 import tokenizers
 import torch
 
-from headway.core import data, files, tasks
+from headway.core import data, files, offsets, tasks
 from headway.core.errors import CheckpointError, GateError, UnavailableError, UsageError
 from headway.core.manifest import NAME, Bundle, Checkpoint, File, Variant
 from headway.core.progress import Progress, silent
@@ -117,6 +117,7 @@ def _prove(
     draft = _draft(opened, trimmed, out)
     tokenizer = open_tokenizer(out / TOKENIZER)
     _check_tokenizer(opened, tokenizer)
+    offsets.check(opened.manifest.task, opened.folder, tokenizer, own, encoders.shipped())
     common: dict[str, Any] = {
         "task": task,
         "spec": opened.spec,

@@ -14,14 +14,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.core import calibration, report
+from headway.core import calibration, offsets, report
 from headway.core.data import Record
 from headway.core.tasks import Output, Row, Spec, encode
 
 BEST = 20
 """spans that are candidates, and among which probabilities are"""
-SOLID = np.array([not chr(place).isspace() for place in range(0x3002)])
-"""whether a character is something else than white space; all behind these are"""
 
 PLAIN = {2: ("question", "context")}
 GRAPH = {"start_logits": ("batch", "length"), "end_logits": ("batch", "length")}
@@ -116,11 +114,34 @@ def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
     cut = [q != e.question for q, e in zip(questions, examples, strict=True)]
     found = []
     for number, encoding in enumerate(encode(tokenizer, pairs, spec.max_length, stride, "only_second")):
-        for window in (encoding, *encoding.overflowing):
-            both = zip(window.offsets, window.sequence_ids, strict=True)
-            marks = np.array([own if s == 1 else (-1, -1) for own, s in both], np.int64)
+        windows = (encoding, *encoding.overflowing)
+        spans = offsets.token_spans(examples[number].context, windows, sequence=1)
+        for window, marks in zip(windows, spans, strict=True):
             found.append(Row(number, window.ids, window.type_ids, marks, cut[number]))
     return found
+
+
+def answer_row(example: Example, number: int, tokenizer: Any, spec: Spec) -> tuple[Row, int, int] | None:
+    """A window around the first gold answer, for one that no window of `rows` holds, and its first and last token there.
+
+    `number`: the example's. None if the answer has more tokens than a window has for the context, or none.
+    """
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    question = _shortened(example.question, tokenizer, spec.max_length // 2)
+    encoding = tokenizer.encode(question, example.context)
+    (marks,) = offsets.token_spans(example.context, [encoding], sequence=1)
+    tokens = _answer_tokens(example, marks)
+    context = [place for place, sequence in enumerate(encoding.sequence_ids) if sequence == 1]
+    width = min(len(context), spec.max_length - (len(encoding.ids) - len(context)))
+    if not tokens or tokens[-1] + 1 - tokens[0] > width:
+        return None
+    margin = width - (tokens[-1] + 1 - tokens[0])
+    begin = min(max(tokens[0] - margin // 2, context[0]), context[-1] + 1 - width)
+    kept = [*range(context[0]), *range(begin, begin + width), *range(context[-1] + 1, len(encoding.ids))]
+    ids, types = ([values[place] for place in kept] for values in (encoding.ids, encoding.type_ids))
+    row = Row(number, ids, types, marks[kept], question != example.question)
+    return row, kept.index(tokens[0]), kept.index(tokens[-1])
 
 
 def _shortened(question: str, tokenizer: Any, most: int) -> str:
@@ -211,7 +232,8 @@ def edges(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """For each row's tokens (T) the first character at or behind their begin that is no white space, or -1 where no
     answer can be, and the character after the last such before their end."""
-    solid = [_solid(e.context) for e in examples]  # byte-level tokenizers count the space before a word in
+    # byte-level tokenizers count the space before a word in
+    solid = [offsets.solid_places(e.context) for e in examples]
     for output in outputs:
         own, marks = solid[output.row.example], output.row.marks  # (T, 2)
         follows, precedes = np.searchsorted(own, marks[:, 0]), np.searchsorted(own, marks[:, 1]) - 1
@@ -219,12 +241,6 @@ def edges(
         first, after = np.full(len(marks), -1), np.zeros(len(marks), np.int64)
         first[inside], after[inside] = own[follows[inside]], own[precedes[inside]] + 1
         yield first, after
-
-
-def _solid(context: str) -> NDArray[np.int64]:
-    """Where a text has no white space."""
-    characters = np.frombuffer(context.encode("utf-32-le", "surrogatepass"), "<u4")
-    return np.flatnonzero(SOLID[np.minimum(characters, len(SOLID) - 1)])
 
 
 def decode(
@@ -308,16 +324,61 @@ def _fit_temperature(examples: Sequence[Example], outputs: Sequence[Output]) -> 
 
 
 def target(example: Example, row: Row) -> tuple[int, int]:
-    """First and last token of the first gold answer in a window; (0, 0) if it is not wholly inside."""
+    """First and last token of the first gold answer in a window; (0, 0) if it is not wholly inside.
+
+    Characters that are in no token are not looked for, so that an answer is found with and without the marks,
+    spaces and format characters around it.
+    """
     if not example.answers:
         return 0, 0
-    text, start = example.answers[0]
-    start, end = start + len(text) - len(text.lstrip()), start + len(text.rstrip())
-    begins, ends = row.marks[:, 0], row.marks[:, 1]
-    touched = np.flatnonzero((begins >= 0) & (ends > start) & (begins < end))
-    if len(touched) == 0 or begins[touched[0]] > start or ends[touched[-1]] < end:
+    marks = row.marks
+    tokens = _answer_tokens(example, marks)
+    if not tokens:
         return 0, 0
-    return int(touched[0]), int(touched[-1])
+    start, end = _extent(example)
+    inside = np.flatnonzero(marks[:, 1] > marks[:, 0])
+    before, behind = slice(start, marks[tokens[0], 0]), slice(marks[tokens[-1], 1], end)
+    cut_before = tokens[0] == inside[0] and example.context[before].strip()
+    cut_behind = tokens[-1] == inside[-1] and example.context[behind].strip()
+    return (0, 0) if cut_before or cut_behind else (tokens[0], tokens[-1])
+
+
+def _answer_tokens(example: Example, marks: NDArray[np.int64]) -> list[int]:
+    """The tokens that have characters of the first gold answer, as far as they are in a window."""
+    context, (start, end) = example.context, _extent(example)
+    begins, ends = marks[:, 0], marks[:, 1]
+    tokens: list[int] = np.flatnonzero(
+        (begins >= 0) & (ends > start) & (begins < end) & (ends > begins)
+    ).tolist()
+    # At an edge may be the token of a word beside the answer, with format characters that are the answer's as well.
+    while tokens and _only_attached(context, slice(begins[tokens[0]], start), slice(start, ends[tokens[0]])):
+        del tokens[0]
+    while tokens and _only_attached(context, slice(end, ends[tokens[-1]]), slice(begins[tokens[-1]], end)):
+        del tokens[-1]
+    return tokens
+
+
+def _only_attached(context: str, outside: slice, inside: slice) -> bool:
+    """Whether a token has something outside an answer, and inside it nothing but what belongs to that."""
+    return bool(context[outside].strip()) and offsets.is_attached(context[inside])
+
+
+def _extent(example: Example) -> tuple[int, int]:
+    """Begin and end of the first gold answer without the white space around it."""
+    text, start = (example.answers or ())[0]
+    return start + len(text) - len(text.lstrip()), start + len(text.rstrip())
+
+
+def ends_inside_token(example: Example, row: Row, first: int, last: int) -> bool:
+    """Whether the first gold answer begins or ends inside one of its tokens, so that these say more than it does."""
+    start, end = _extent(example)
+    more = example.context[row.marks[first, 0] : start], example.context[end : row.marks[last, 1]]
+    return not all(map(offsets.is_attached, more))
+
+
+def has_token(example: Example, row: Row) -> bool:
+    """Whether a window has a token of the first gold answer."""
+    return bool(_answer_tokens(example, row.marks))
 
 
 def metrics(examples: Sequence[Example], results: Sequence[Result]) -> dict[str, float]:
@@ -341,12 +402,15 @@ def normalized(text: str) -> str:
 
 
 def _best(example: Example, answer: str) -> tuple[float, float]:
-    """Exact match and F1 with the most similar gold answer."""
-    golds = [t for t, _ in example.answers or () if normalized(t)] or [""]
-    said = normalized(answer)
+    """Exact match and F1 with the most similar gold answer.
+
+    Format characters around an answer are not compared: they are invisible, and no model tells whether they belong to it.
+    """
+    golds = [g for g in (normalized(offsets.strip_format(t)) for t, _ in example.answers or ()) if g] or [""]
+    said = normalized(offsets.strip_format(answer))
     return (
-        max(float(said == normalized(g)) for g in golds),
-        max(_overlap(normalized(g).split(), said.split()) for g in golds),
+        max(float(said == g) for g in golds),
+        max(_overlap(g.split(), said.split()) for g in golds),
     )
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from headway.core import calibration, report, windows
 from headway.core.data import Record
 from headway.core.figures import f1_macro, f1_micro, precision_recall
+from headway.core.offsets import is_format, token_spans
 from headway.core.tasks import Output, Row, Spec, encode
 
 IDEOGRAPHS = (
@@ -185,24 +186,26 @@ def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
     for number, (example, encoding) in enumerate(zip(examples, encodings, strict=True)):
         begins = [begin for begin, _ in example.words]
         first_seen: dict[int, int] = {}  # where each word's first token begins
-        for window in (encoding, *encoding.overflowing):
-            marks = _marks(example, window, begins, first_seen)
+        parts = (encoding, *encoding.overflowing)
+        for window, characters in zip(parts, token_spans(example.text, parts), strict=True):
+            marks = _marks(example, characters.tolist(), begins, first_seen)
             found.append(Row(number, window.ids, window.type_ids, marks))
     return found
 
 
-def _marks(example: Example, window: Any, begins: list[int], first_seen: dict[int, int]) -> Marks:
+def _marks(
+    example: Example, token_characters: list[list[int]], begins: list[int], first_seen: dict[int, int]
+) -> Marks:
     text, words = example.text, example.words
     first = []
     owners = []
     reached: list[int] = []
     seen = -1
-    specials = window.special_tokens_mask
-    for place, (begin, end) in enumerate(window.offsets):
+    for place, (begin, end) in enumerate(token_characters):
         word = -1
-        if not specials[place] and begin < end:
-            while begin < end - 1 and text[begin].isspace():
-                begin += 1  # byte-level tokenizers count the space before a word in
+        if begin < end:
+            while begin < end - 1 and is_format(text[begin]):
+                begin += 1  # tokens may have spaces and format characters before their word
             word = bisect_right(begins, begin) - 1
             if word >= 0 and begin >= words[word][1]:
                 word = -1  # between words

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBase
 
+from headway.core import offsets
 from headway.core.errors import DataError
 from headway.core.tasks import Spec
 from headway.core.tasks import token_classification as task
@@ -30,6 +31,7 @@ def describe(
     counts = Counter(tag for e in examples for tag in e.tags or ())
     if len(counts) < 2:
         raise DataError(f"has {len(counts)} tag; training needs two or more", file=str(options.train))
+    offsets.check("token-classification", options.name, tokenizer.backend_tokenizer, examples)
     scheme = task.scheme_of(list(counts))
     for example in examples:
         task.check_scheme(example, scheme)
