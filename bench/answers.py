@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from headway.core import generation
+from headway.core import generation, tag_schemes
 from headway.core.errors import UnavailableError
 from headway.core.figures import f1_micro
 from headway.core.tasks import (
@@ -18,7 +18,6 @@ from headway.core.tasks import (
     text_classification,
     text_ranking,
 )
-from headway.core.tasks import token_classification as tags
 
 NEAR = 0.01
 """of the range of the first subject's numbers: scores nearer than that are equal"""
@@ -123,12 +122,14 @@ def _labels(examples: Sequence[Any], answers: Sequence[Any]) -> dict[str, float]
 
 def _entities(examples: Sequence[Any], answers: Sequence[Any]) -> dict[str, float]:
     """Exact spans in characters. Plain tags are of words, and a subject's words need not be those of the data."""
-    if tags.scheme_of([tag for e in examples for tag in e.tags]) == "plain":
+    labels = sorted({tag for e in examples for tag in e.tags})
+    scheme = tag_schemes.scheme_of(labels)
+    if scheme == "plain":
         return {}
     gold = [
         [
             (e.words[first][0], e.words[after - 1][1], label)
-            for label, first, after in tags.spans(e.tags, "bio")
+            for label, first, after in tag_schemes.spans(e.tags, scheme, labels)
         ]
         for e in examples
     ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -17,6 +18,8 @@ from headway.core.errors import UsageError
 from headway.core.report import Report
 from headway.core.tasks import Example, Result, Task
 from headway.core.threads import budget
+
+Predict = Callable[[Sequence[Example]], Sequence[Result]]
 
 
 def evaluate(
@@ -33,6 +36,9 @@ def evaluate(
     overwrite: bool = False,
 ) -> None:
     """Measure a checkpoint (in PyTorch) or a bundle (through the runtime) on labelled data.
+
+    Tags of entities are measured on the tokens of the data and on the same texts without them; where the figures differ,
+    both are told.
 
     Parameters
     ----------
@@ -58,13 +64,15 @@ def evaluate(
     refuse_outputs(json, predictions, report, overwrite)
     model = hub.located(model)
     if manifest.kind(model) == "bundle":
-        name, examples, results = _bundle(model, data, columns, precision, threads)
+        name, examples, predict = _bundle(model, data, columns, precision, threads)
     elif precision is not None:
         raise UsageError("--precision", "is for bundles; this is a checkpoint, which is evaluated in fp32")
     else:
-        name, examples, results = _checkpoint(model, data, columns, threads)
+        name, examples, predict = _checkpoint(model, data, columns, threads)
     task = tasks.load(name)
+    results = predict(examples)
     metrics = task.metrics(examples, results)
+    metrics |= _metrics_as_text(task, examples, results, metrics, predict)
     if predictions is not None:
         with files.whole_file(predictions) as stream:
             write_lines(stream, examples, results)
@@ -90,6 +98,17 @@ def refuse_outputs(
         files.refuse_taken(report, overwrite)
 
 
+def _metrics_as_text(
+    task: Any, examples: list[Example], results: Sequence[Result], metrics: dict[str, float], predict: Predict
+) -> dict[str, float]:
+    """Those of `metrics` that differ where the inputs are in the form that users give, of tasks that have another one."""
+    texts = task.without_tokens(examples, results) if hasattr(task, "without_tokens") else []
+    if not texts:
+        return {}
+    found: dict[str, float] = task.metrics_as_text(examples, results, predict(texts))
+    return {name: value for name, value in found.items() if value != metrics[name.removesuffix("_as_text")]}
+
+
 def _report(
     task: Task, name: str, examples: list[Example], results: Sequence[Result], metrics: dict[str, float]
 ) -> Report:
@@ -109,19 +128,23 @@ def _report(
 
 def _bundle(
     folder: Path, file: Path, columns: str | None, precision: str | None, threads: int | None
-) -> tuple[str, list[Example], Sequence[Result]]:
+) -> tuple[str, list[Example], Predict]:
     from headway.runtime import load
 
     pipe = load(folder, precision=precision or "auto", threads=threads)
     task = tasks.load(pipe.manifest.task)
     spec = tasks.spec(task, pipe.manifest)
     examples = tasks.read_labelled(task, file, reader.parse_columns(columns), spec, split="test")
-    return pipe.manifest.task, examples, list(bar(pipe.judge(examples), "evaluating", len(examples)))
+
+    def predict(given: Sequence[Example]) -> Sequence[Result]:
+        return list(bar(pipe.judge(given), "evaluating", len(given)))
+
+    return pipe.manifest.task, examples, predict
 
 
 def _checkpoint(
     folder: Path, file: Path, columns: str | None, threads: int | None
-) -> tuple[str, list[Example], Sequence[Result]]:
+) -> tuple[str, list[Example], Predict]:
     with needs("train"):
         import torch
 
@@ -130,4 +153,4 @@ def _checkpoint(
     opened = checkpoint.open_checkpoint(folder)
     task = tasks.load(opened.manifest.task)
     examples = tasks.read_labelled(task, file, reader.parse_columns(columns), opened.spec, split="test")
-    return opened.manifest.task, examples, checkpoint.predict(opened, examples, bar)
+    return opened.manifest.task, examples, lambda given: checkpoint.predict(opened, given, bar)

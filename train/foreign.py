@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from headway.core import data
+from headway.core import data, tag_schemes
 from headway.core.errors import CheckpointError
 from headway.core.manifest import Checkpoint
 from headway.core.tasks import (
@@ -164,9 +164,24 @@ def _text_classification(told: _Model) -> Said:
 
 
 def _token_classification(told: _Model) -> Said:
+    """Labels alone do not tell BIO from IOB1, nor IOE2 from IOE1: such tags are decoded leniently.
+
+    The user's data does not tell it either: a copy in BIO of a corpus in IOB1 is usual.
+    """
     labels = _labels(told)
-    scheme = token_classification.scheme_of(labels)
-    fallback = "O" if "O" in labels else labels[0]
+    problem = tag_schemes.label_problem(labels)
+    if problem is not None:
+        raise CheckpointError(told.folder, f"config.json: {problem}")
+    try:
+        scheme = tag_schemes.scheme_of(labels)
+    except ValueError as error:
+        raise CheckpointError(told.folder, f"config.json: {error}") from error
+    if scheme in ("bio", "ioe2"):
+        scheme = "lenient"
+    outside = [
+        label for label, tag in (tag_schemes.parse_labels(tuple(labels)) or {}).items() if not tag.kind
+    ]
+    fallback = outside[0] if outside else labels[0]
     return token_classification.Settings(scheme=scheme, fallback=fallback), labels
 
 

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from typing import Any, Literal
 
@@ -19,19 +19,42 @@ from headway.core import calibration, report, windows
 from headway.core.data import Record
 from headway.core.figures import f1_macro, f1_micro, precision_recall
 from headway.core.offsets import is_format, token_spans
+from headway.core.scripts import (
+    HANGUL,
+    IDEOGRAPHS,
+    NO_SPACES,
+    TOKEN_BOUNDARIES,
+    UNSPACED,
+    cluster_end,
+    extends,
+)
+from headway.core.tag_schemes import (
+    OUTSIDE,
+    Scheme,
+    continues,
+    first_violation,
+    may_follow,
+    parse_labels,
+    scheme_of,
+    spans,
+)
 from headway.core.tasks import Output, Row, Spec, encode
 
-IDEOGRAPHS = (
-    r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f"
-)
-"""those of Chinese, Japanese and Korean, as BERT's tokenizer has them"""
 LETTER = re.compile(rf"[^\W_{IDEOGRAPHS}]")
-WORD = re.compile(rf"{LETTER.pattern}+|[{IDEOGRAPHS}]|[^\w\s]|[_\x0b\x0c\x1c-\x1f\x85]")
+SPACED_LETTER = re.compile(rf"[^\W_{IDEOGRAPHS}{UNSPACED}{HANGUL}]")
+_OTHERS = r"[^\w\s]|[_\x0b\x0c\x1c-\x1f\x85]"
+WORD = re.compile(rf"{LETTER.pattern}+|[{IDEOGRAPHS}]|{_OTHERS}")
 """what is a word of a text that comes without tokens, before `words_of` joins what belongs together"""
+UNIT = re.compile(rf"{SPACED_LETTER.pattern}+|[{IDEOGRAPHS}{UNSPACED}{HANGUL}]|{_OTHERS}")
+"""the same with each character of its own in `TOKEN_BOUNDARIES`"""
 
 Aggregation = Literal["first", "mean", "max", "strict"]
 """how a word's tokens become one: the first; the mean of their probabilities; the one that is surest; or the first
 where all agree on the label, and else the fallback tag"""
+Boundaries = Literal["auto", "word", "token"]
+"""where an entity of a text without tokens of its own may begin and end. word: at words, which are runs of letters and
+single ideographs; token: at the model's tokens; auto: at tokens in scripts that are written without spaces and in Korean,
+else at words"""
 IMPROBABLE = 1e-30
 """the least probability that decoding tells apart"""
 
@@ -41,8 +64,10 @@ READ = ("logits",)
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    scheme: Literal["bio", "bioes", "plain"] = "bio"
+    scheme: Scheme = "bio"
     """how tags mark entities; plain: each word has a tag of its own"""
+    boundaries: Boundaries = "auto"
+    """where entities of texts without tokens of their own may begin and end"""
     stride: int = 32
     """tokens that neighbouring windows of a long text share"""
     fallback: str = "O"
@@ -72,6 +97,14 @@ class Entity:
     label: str
     score: float
     """mean probability of its words' tags; or of the entity as a whole, where a call asks for that"""
+
+
+class Tags(list[str]):
+    """Tags of one text, which know the model's labels: those of one text alone may be ambiguous (`PER` without an O)."""
+
+    def __init__(self, tags: Sequence[str], spec: Spec) -> None:
+        super().__init__(tags)
+        self.scheme, self.labels = spec.settings.scheme, spec.labels
 
 
 @dataclass(frozen=True)
@@ -104,13 +137,16 @@ def read(record: Record, labelled: bool) -> Example:
     return Example(text, words, "tokens" in record.fields, tags, record.fields.get("id"), record)
 
 
-def words_of(text: str) -> tuple[tuple[int, int], ...]:
+def words_of(text: str, runs: bool = False) -> tuple[tuple[int, int], ...]:
     """Begin and end of each word of a text, as BERT's tokenizer has them: runs of letters, digits and symbols that
     are not ASCII, and single other signs and ideographs.
 
-    A combining mark belongs to what it stands on, and a control character inside a word to that word.
+    A combining mark, a joiner or a variation selector belongs to what it stands on, and a control character inside a
+    word to that word. Of the scripts of `TOKEN_BOUNDARIES` each character is a word: what the tokenizer makes one token
+    of is told by its first; or (`runs`) there, too, a run of letters.
     """
-    found = [match.span() for match in WORD.finditer(text)]
+    pattern, letter = (WORD, LETTER) if runs else (UNIT, SPACED_LETTER)
+    found = [match.span() for match in pattern.finditer(text)]
     if text.isascii() and text.isprintable():
         return tuple(found)
     words: list[tuple[int, int]] = []
@@ -120,7 +156,9 @@ def words_of(text: str) -> tuple[tuple[int, int], ...]:
     for begin, end in found:
         category = unicodedata.category(text[begin])
         touches = bool(ends) and ends[-1] == begin
-        if touches and (category[0] == "M" or (_runs(text[words[-1][0]]) and _runs(text[begin]))):
+        if touches and (
+            extends(text, begin) or (_runs(text[words[-1][0]], letter) and _runs(text[begin], letter))
+        ):
             words[-1], ends[-1] = (words[-1][0], end), end
         elif touches and (category[0] == "C" or text[begin] == "\ufffd"):
             ends[-1] = end
@@ -130,38 +168,27 @@ def words_of(text: str) -> tuple[tuple[int, int], ...]:
     return tuple(words)
 
 
-def _runs(character: str) -> bool:
+def _runs(character: str, letter: re.Pattern[str]) -> bool:
     """Whether it makes one word with such as itself."""
     symbol = not character.isascii() and unicodedata.category(character)[0] == "S"
-    return symbol or LETTER.match(character) is not None
-
-
-def scheme_of(tags: Sequence[str]) -> Literal["bio", "bioes", "plain"]:
-    """The scheme that a set of tags is written in."""
-    if not all(tag == "O" or re.match(r"[BIES]-.", tag) for tag in tags):
-        return "plain"
-    return "bioes" if any(tag[:2] in ("E-", "S-") for tag in tags) else "bio"
+    return symbol or letter.match(character) is not None
 
 
 def check(example: Example, spec: Spec) -> None:
-    check_scheme(example, spec.settings.scheme)
     for place, tag in enumerate(example.tags or ()):
         if tag not in spec.labels:
             raise example.record.error(
                 f"entry {place} is the unknown tag '{tag}'; known: {', '.join(spec.labels)}", "tags"
             )
+    check_scheme(example, spec.settings.scheme, spec.labels)
 
 
-def check_scheme(example: Example, scheme: str) -> None:
-    """Raise DataError for an I- or E- that continues nothing."""
-    before = "O"
-    for place, tag in enumerate(example.tags or ()):
-        inside = scheme != "plain" and tag[:2] in ("I-", "E-")
-        if inside and (before[:2] not in ("B-", "I-") or before[2:] != tag[2:]):
-            raise example.record.error(
-                f"entry {place} is {tag} after {before}, not inside a {tag[2:]}", "tags"
-            )
-        before = tag
+def check_scheme(example: Example, scheme: str, labels: Sequence[str] | None = None) -> None:
+    """Raise DataError for the first tag that breaks the scheme's rules. `labels`: all there are, or those of the example."""
+    tags = example.tags or ()
+    found = first_violation(tags, scheme, list(dict.fromkeys(tags)) if labels is None else labels)
+    if found is not None:
+        raise example.record.error(f"entry {found[0]} {found[1]}", "tags")
 
 
 @dataclass(frozen=True)
@@ -173,6 +200,8 @@ class Marks:
     """(T): the word that each token belongs to, or -1"""
     reached: list[int] = field(default_factory=list)
     """words that begin inside a token of one before"""
+    characters: list[list[int]] = field(default_factory=list)
+    """(T, 2): first character of each token and the character after its last; (-1, -1) for special ones"""
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter(self.first)
@@ -191,6 +220,67 @@ def rows(examples: Sequence[Example], tokenizer: Any, spec: Spec) -> list[Row]:
             marks = _marks(example, characters.tolist(), begins, first_seen)
             found.append(Row(number, window.ids, window.type_ids, marks))
     return found
+
+
+def inner_tokens(example: Example, marks: Marks) -> list[int]:
+    """Places of tokens inside words of which a text without tokens would make words of their own."""
+    first = {place for _, place in marks.first}
+    found = []
+    for place, word in enumerate(marks.words):
+        if word >= 0 and place not in first:
+            begin, end = marks.characters[place]
+            begin += len(example.text[begin:end]) - len(example.text[begin:end].lstrip())
+            if begin > example.words[word][0] and TOKEN_BOUNDARIES.match(example.text, begin):
+                found.append(place)
+    return found
+
+
+def with_boundaries(
+    examples: Sequence[Example], outputs: Sequence[Output], boundaries: str
+) -> tuple[Sequence[Example], Sequence[Output]]:
+    """The same with other words in texts that have no tokens of their own, and marks of these words.
+
+    `read` and `rows` make those of "auto".
+    """
+    if boundaries == "auto" or all(e.has_tokens for e in examples):
+        return examples, outputs
+    windows_of: list[list[Any]] = [[] for _ in examples]
+    for output in outputs:
+        windows_of[output.row.example].append(output.row.marks.characters)
+    changed = [
+        e if e.has_tokens else replace(e, words=_words_between(e.text, boundaries, found))
+        for e, found in zip(examples, windows_of, strict=True)
+    ]
+    seen: list[dict[int, int]] = [{} for _ in examples]
+    marked = []
+    for output in outputs:
+        example, characters = changed[output.row.example], output.row.marks.characters
+        if not example.has_tokens:
+            begins = [begin for begin, _ in example.words]
+            marks = _marks(example, characters, begins, seen[output.row.example])
+            output = replace(output, row=replace(output.row, marks=marks))
+        marked.append(output)
+    return changed, marked
+
+
+def _words_between(
+    text: str, boundaries: str, windows_of: Sequence[list[list[int]]]
+) -> tuple[tuple[int, int], ...]:
+    """`windows_of`: first character of each token and the character after its last, in each window."""
+    if boundaries == "word":
+        return words_of(text, runs=True)
+    pieces = {(begin, end) for characters in windows_of for begin, end in characters if begin < end}
+    words: list[tuple[int, int]] = []
+    for begin, end in sorted(pieces):
+        end = begin + len(text[begin:end].rstrip())
+        begin = end - len(text[begin:end].lstrip())
+        if begin == end:
+            continue
+        if words and (begin < words[-1][1] or extends(text, begin)):  # parts of one character
+            words[-1] = (words[-1][0], max(words[-1][1], cluster_end(text, end)))
+        else:
+            words.append((begin, cluster_end(text, end)))
+    return tuple(words)
 
 
 def _marks(
@@ -216,7 +306,7 @@ def _marks(
                 if first_seen.setdefault(word, begin) == begin:
                     first.append((word, place))
         owners.append(word)
-    return Marks(first, owners, reached)
+    return Marks(first, owners, reached, token_characters)
 
 
 @dataclass(frozen=True)
@@ -231,30 +321,16 @@ class Grammar:
 
 @functools.lru_cache(maxsize=16)
 def grammar(labels: tuple[str, ...], scheme: str) -> Grammar:
-    """No I- or E- without what it continues; with bioes, no B- or I- without its E-.
-
-    A label that has no B- tag may begin with any, and one that has no E- may end with any.
-    """
-    continues = [[_continues(a, b) for b in labels] for a in labels]
-    edge = "O"
+    """What a scheme allows, by `tag_schemes.may_follow`; an outside tag is before the first word and behind the last."""
+    read = {} if scheme == "plain" else parse_labels(labels) or {}
+    tags = [read.get(label, OUTSIDE) for label in labels]
+    every = frozenset(tags)
     return Grammar(
-        np.array([[_may_follow(a, b, labels, scheme) for b in labels] for a in labels]),
-        np.array([_may_follow(edge, b, labels, scheme) for b in labels]),
-        np.array([_may_follow(a, edge, labels, scheme) for a in labels]),
-        np.array(continues),
+        np.array([[may_follow(a, b, every, scheme) for b in tags] for a in tags]),
+        np.array([may_follow(OUTSIDE, b, every, scheme) for b in tags]),
+        np.array([may_follow(a, OUTSIDE, every, scheme) for a in tags]),
+        np.array([[continues(a, b) for b in tags] for a in tags]),
     )
-
-
-def _continues(before: str, after: str) -> bool:
-    return after[:2] in ("I-", "E-") and before[:2] in ("B-", "I-") and before[2:] == after[2:]
-
-
-def _may_follow(before: str, after: str, labels: Sequence[str], scheme: str) -> bool:
-    if _continues(before, after):
-        return True
-    needs_before = after[:2] in ("I-", "E-") and f"B-{after[2:]}" in labels
-    needs_after = scheme == "bioes" and before[:2] in ("B-", "I-") and f"E-{before[2:]}" in labels
-    return not needs_before and not needs_after
 
 
 def best_tags(scores: NDArray[np.floating], rules: Grammar) -> NDArray[np.int32]:
@@ -380,7 +456,8 @@ def _aggregated(
         return words, np.add.reduceat(ordered, begins) / counts[:, None]
     chances = ordered[begins]
     if aggregation == "strict":
-        names = [label if spec.settings.scheme == "plain" else label[2:] for label in spec.labels]
+        read = None if spec.settings.scheme == "plain" else parse_labels(tuple(spec.labels))
+        names = spec.labels if read is None else [read[label].type for label in spec.labels]
         said = np.array([names.index(name) for name in names])[ordered.argmax(-1)]
         split = np.minimum.reduceat(said, begins) != np.maximum.reduceat(said, begins)
         chances[split] = np.where(_fallback(spec), chances[split], 0)
@@ -393,8 +470,13 @@ def decode(
     spec: Spec,
     aggregation: Aggregation = "first",
     constrained: bool = True,
+    boundaries: Boundaries | None = None,
 ) -> list[Result]:
-    """`constrained`: only sequences of tags that the scheme allows; else each word's best tag."""
+    """`constrained`: only sequences of tags that the scheme allows; else each word's best tag.
+
+    `boundaries`: of the entities of texts without tokens of their own; None: as the settings have it.
+    """
+    examples, outputs = with_boundaries(examples, outputs, boundaries or spec.settings.boundaries)
     words = words_in(examples, outputs, spec, aggregation)
     chosen = words.scores.argmax(-1)  # (W)
     if constrained and spec.settings.scheme != "plain":
@@ -422,7 +504,10 @@ def results_of(
         tags[word] = spec.settings.fallback
     ends, numbers, lasts = words.offsets.tolist(), words.numbers.tolist(), words.lasts.tolist()
     found = [
-        [(name, begin + a, begin + b) for name, a, b in spans(tags[begin:end], spec.settings.scheme)]
+        [
+            (name, begin + a, begin + b)
+            for name, a, b in spans(tags[begin:end], spec.settings.scheme, spec.labels)
+        ]
         for begin, end in pairwise(ends)
     ]
     if rate is not None:
@@ -433,7 +518,7 @@ def results_of(
     for i, (example, own) in enumerate(zip(examples, found, strict=True)):
         begin, end = ends[i], ends[i + 1]
         entities = [_entity(example, label, numbers[a], lasts[b - 1], next(rated)) for label, a, b in own]
-        told = (tags[begin:end], scores[begin:end]) if example.has_tokens else ()
+        told = (Tags(tags[begin:end], spec), scores[begin:end]) if example.has_tokens else ()
         results.append(Result(entities, *told))
     return results
 
@@ -441,24 +526,6 @@ def results_of(
 def _entity(example: Example, label: str, first: int, last: int, score: float) -> Entity:
     start, stop = example.words[first][0], example.words[last][1]
     return Entity(start, stop, example.text[start:stop], label, score)
-
-
-def spans(tags: Sequence[str], scheme: str) -> list[tuple[str, int, int]]:
-    """Entities (label, first word, word after the last), read as conlleval and seqeval do.
-
-    An I- or E- that continues nothing begins an entity, as these two have it. Plain tags: each word is one.
-    """
-    if scheme == "plain":
-        return [(tag, i, i + 1) for i, tag in enumerate(tags)]
-    found: list[tuple[str, int, int]] = []
-    before = "O"
-    for i, tag in enumerate(tags):
-        if tag != "O":
-            continues = tag[0] in "IE" and before[0] in "BI" and before[2:] == tag[2:]
-            label, begin, _ = found.pop() if continues else (tag[2:], i, i)
-            found.append((label, begin, i + 1))
-        before = tag
-    return found
 
 
 def calibrate(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec) -> Settings:
@@ -481,11 +548,72 @@ def metrics(examples: Sequence[Example], results: Sequence[Result]) -> dict[str,
         for g, s in zip(e.tags or (), r.tags or (), strict=True)
     ]
     accuracy = {"token_accuracy": float(np.mean([g == s for g, s in pairs]))}
-    if scheme_of([tag for pair in pairs for tag in pair]) == "plain":
+    scheme, labels = _scheme(examples, results)
+    if scheme == "plain":
         return accuracy | {"macro_f1": f1_macro([[g] for g, _ in pairs], [[s] for _, s in pairs])}
-    gold, said = _entities(examples, results)
+    gold, said = _entities(examples, results, scheme, labels)
     precision, recall = precision_recall(gold, said)
     return {"entity_f1": f1_micro(gold, said), "precision": precision, "recall": recall} | accuracy
+
+
+def without_tokens(examples: Sequence[Example], judged: Sequence[Result]) -> list[Example]:
+    """The same texts as a user would give them: not as tokens. None of plain tags, which are judged by words alone.
+
+    Tokens are joined by spaces, but not between two characters of a script that is written without them.
+
+    Args:
+        examples: with gold tags.
+        judged: results of `examples`, which say how tags are to be read.
+    """
+    if _scheme(examples, judged)[0] == "plain":
+        return []
+    texts = [_raw_text(e)[0] for e in examples]
+    return [
+        Example(text, words_of(text), False, None, e.id, e.record)
+        for e, text in zip(examples, texts, strict=True)
+    ]
+
+
+def metrics_as_text(
+    examples: Sequence[Example], judged: Sequence[Result], results: Sequence[Result]
+) -> dict[str, float]:
+    """Entity-F1 of the same texts without their tokens, entities compared by their characters.
+
+    Args:
+        examples: with gold tags.
+        judged: results of `examples`, which say how tags are to be read.
+        results: results of `without_tokens(examples, judged)`.
+    """
+    scheme, labels = _scheme(examples, judged)
+    gold = []
+    for example in examples:
+        words = _raw_text(example)[1]
+        found = spans(example.tags or (), scheme, labels)
+        gold.append([(name, words[first][0], words[after - 1][1]) for name, first, after in found])
+    said = [[(e.label, e.start, e.end) for e in r.entities] for r in results]
+    return {"entity_f1_as_text": f1_micro(gold, said)}
+
+
+def _raw_text(example: Example) -> tuple[str, list[tuple[int, int]]]:
+    """The text of an example with tokens as it is written, and its words' places there."""
+    text = ""
+    words = []
+    for begin, end in example.words:
+        token = example.text[begin:end]
+        if text and not (NO_SPACES.match(text[-1]) and NO_SPACES.match(token)):
+            text += " "
+        words.append((len(text), len(text) + len(token)))
+        text += token
+    return text, words
+
+
+def _scheme(examples: Sequence[Example], results: Sequence[Result]) -> tuple[str, Sequence[str]]:
+    """The scheme of the tags, and all labels: the model's, where the results tell them."""
+    for result in results:
+        if isinstance(result.tags, Tags):
+            return result.tags.scheme, result.tags.labels
+    labels = list(dict.fromkeys(tag for one in (*examples, *results) for tag in one.tags or ()))
+    return scheme_of(labels), labels
 
 
 def certainty(
@@ -502,10 +630,11 @@ def certainty(
 def tables(examples: Sequence[Example], results: Sequence[Result]) -> list[report.Table]:
     gold = [tag for e in examples for tag in e.tags or ()]
     said = [tag for r in results for tag in r.tags or ()]
-    if scheme_of([*gold, *said]) == "plain":
+    scheme, labels = _scheme(examples, results)
+    if scheme == "plain":
         shown = [report.per_label([[g] for g in gold], [[s] for s in said])]
     else:
-        shown = [_per_entity(*_entities(examples, results))]
+        shown = [_per_entity(*_entities(examples, results, scheme, labels))]
     wrong: list[list[Any]] = [
         [e.record.line, w, e.text[slice(*e.words[w])], (e.tags or ())[w], f"{tag} ({score:.3f})", score]
         for e, r in zip(examples, results, strict=True)
@@ -520,10 +649,12 @@ def tables(examples: Sequence[Example], results: Sequence[Result]) -> list[repor
     ]
 
 
-def _entities(examples: Sequence[Example], results: Sequence[Result]) -> tuple[list[Any], list[Any]]:
+def _entities(
+    examples: Sequence[Example], results: Sequence[Result], scheme: str, labels: Sequence[str]
+) -> tuple[list[Any], list[Any]]:
     return (
-        [spans(e.tags or (), "bio") for e in examples],
-        [spans(r.tags or (), "bio") for r in results],
+        [spans(e.tags or (), scheme, labels) for e in examples],
+        [spans(r.tags or (), scheme, labels) for r in results],
     )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headway.core.tasks import Output, Spec
 from headway.core.tasks import token_classification as task
-from headway.core.tasks.token_classification import Aggregation, Example, Grammar, Result, Words
+from headway.core.tasks.token_classification import Aggregation, Boundaries, Example, Grammar, Result, Words
 from headway.cpp_ext import stretch_chances, tags
 from headway.runtime.tasks.base import unchanged
 
@@ -21,6 +21,8 @@ class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """how a word's tokens become one"""
     constrained: bool = True
     """only sequences of tags that the scheme allows; False: each word's best tag, as the Transformers pipelines do"""
+    boundaries: Boundaries | None = None
+    """where entities of texts without tokens of their own may begin and end; None: as the bundle has it"""
     score: Literal["mean", "entity"] = "mean"
     """of an entity. mean: of the probabilities of its words' tags, as the Transformers pipelines have it; entity: the
     probability, among all sequences of tags that the scheme allows, that it is there with just these words"""
@@ -30,6 +32,7 @@ prepare = unchanged
 
 
 def decode(examples: Sequence[Example], outputs: Sequence[Output], spec: Spec, call: Call) -> list[Result]:
+    examples, outputs = task.with_boundaries(examples, outputs, call.boundaries or spec.settings.boundaries)
     words = task.words_in(examples, outputs, spec, call.aggregation)
     rules = task.grammar(tuple(spec.labels), spec.settings.scheme)
     if call.constrained and spec.settings.scheme != "plain":

@@ -1,4 +1,7 @@
-"""token-classification: a token head read at each word's first token, cross-entropy."""
+"""token-classification: a token head read at each word's first token, cross-entropy.
+
+In scripts in which an entity may end inside a run of letters, the further tokens of a word are asked as well when a text
+comes without tokens, and so they are trained."""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import torch
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBase
 
-from headway.core import offsets
+from headway.core import offsets, tag_schemes
 from headway.core.errors import DataError
 from headway.core.tasks import Spec
 from headway.core.tasks import token_classification as task
@@ -32,13 +36,19 @@ def describe(
     if len(counts) < 2:
         raise DataError(f"has {len(counts)} tag; training needs two or more", file=str(options.train))
     offsets.check("token-classification", options.name, tokenizer.backend_tokenizer, examples)
-    scheme = task.scheme_of(list(counts))
+    labels = sorted(counts)
+    try:
+        scheme = tag_schemes.scheme_of_data([e.tags or () for e in examples], labels)
+    except ValueError as error:
+        raise DataError(str(error), file=str(options.train), field="tags") from error
     for example in examples:
-        task.check_scheme(example, scheme)
-    settings = Settings(scheme=scheme, fallback="O" if "O" in counts else counts.most_common(1)[0][0])
+        task.check_scheme(example, scheme, labels)
+    read = tag_schemes.parse_labels(tuple(labels)) or {}
+    outside = [label for label, tag in read.items() if not tag.kind]
+    settings = Settings(scheme=scheme, fallback=outside[0] if outside else counts.most_common(1)[0][0])
     if options.stride is not None:
-        settings = Settings(scheme=scheme, fallback=settings.fallback, stride=options.stride)
-    return Spec(sorted(counts), options.max_length, settings)
+        settings = msgspec.structs.replace(settings, stride=options.stride)
+    return Spec(labels, options.max_length, settings)
 
 
 def open(name: str, spec: Spec, options: TrainOptions | None) -> Any:
@@ -56,10 +66,20 @@ def prepare(
     prepared = encoder.inputs(rows)
     place = {label: i for i, label in enumerate(spec.labels)}
     marked: list[set[int]] = [set() for _ in examples]
+    inner = {
+        label: place.get(
+            tag_schemes.inner_label(label, spec.labels, spec.settings.scheme) or "", encoder.IGNORED
+        )
+        for label in spec.labels
+    }
     for row, features in zip(rows, prepared, strict=True):
+        example = examples[row.example]
+        tags = example.tags or ()
         targets = [encoder.IGNORED] * len(row.ids)
+        for token in task.inner_tokens(example, row.marks):
+            targets[token] = inner[tags[row.marks.words[token]]]
         for word, token in row.marks:
-            targets[token] = place[(examples[row.example].tags or ())[word]]
+            targets[token] = place[tags[word]]
             marked[row.example].add(word)
         features["token_labels"] = targets
     lost = sum(len(e.words) - len(m) for e, m in zip(examples, marked, strict=True))
