@@ -29,7 +29,7 @@ from headway.core.progress import Progress, silent
 from headway.core.report import Report
 from headway.core.tasks import FIGURES_FALLING, Example, Spec, Task
 from headway.core.threads import budget
-from headway.train import adapt
+from headway.train import adapt, few_shot
 from headway.train.checkpoint import open_model, open_tokenizer
 from headway.train.options import TrainOptions
 from headway.train.quiet import quiet
@@ -73,9 +73,14 @@ def train(task_name: str, options: TrainOptions, progress: Progress = silent) ->
     if options.freeze:
         adapt.freeze(model, options.freeze)
 
+    args = _arguments(options, task.metric(spec.settings), work, processes.num_processes)
+    if options.few_shot and not options.resume:  # what is resumed is after this phase
+        few_shot.train(
+            model, prepared.rows, specifics.collate(tokenizer), spec.labels, args, options, progress
+        )
     trainer = _Trainer(
         model=model,
-        args=_arguments(options, task.metric(spec.settings), work, processes.num_processes),
+        args=args,
         train_dataset=prepared.rows,
         eval_dataset=list(held_out) or None,
         data_collator=specifics.collate(tokenizer),
