@@ -29,7 +29,7 @@ from headway.core.progress import Progress, silent
 from headway.core.report import Report
 from headway.core.tasks import FIGURES_FALLING, Example, Spec, Task
 from headway.core.threads import budget
-from headway.train import adapt, encoder, resume
+from headway.train import adapt, encoder, few_shot, resume
 from headway.train.checkpoint import open_model, open_tokenizer, refuse_missing_embeddings, truncation_side
 from headway.train.options import TrainOptions
 from headway.train.positions import max_positions, max_target_positions
@@ -95,6 +95,10 @@ def train(
     args = _arguments(options, task.metric(spec.settings), work, processes.num_processes)
     if begin is not None and (end := resume.stopped_at(begin)) is not None:
         args.max_steps = end  # nothing is left to train: the best epoch is opened again
+    if options.few_shot and begin is None:  # what is resumed is after this phase
+        few_shot.train(
+            model, prepared.rows, specifics.collate(tokenizer), spec.labels, args, options, progress
+        )
     trainer = _Trainer(
         model=model,
         args=args,

@@ -14,6 +14,7 @@ SPECIAL = frozenset(
         "beams",
         "class_weights",
         "dimensions",
+        "few_shot",
         "from_scratch",
         "hard_negatives",
         "label_smoothing",
@@ -107,6 +108,8 @@ class TrainOptions:
     """tokens of a target; longer ones are cut; also what is generated, at most"""
     beams: int = 1
     """beams in evaluation"""
+    few_shot: bool = False
+    """few examples of each label: first a contrastive phase on the body, and the head fitted to it (as in SetFit)"""
     from_scratch: Literal["small"] | None = None
     """no pretrained model: a new tokenizer and a small new model, both made from the training data"""
 

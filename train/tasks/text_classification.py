@@ -21,7 +21,9 @@ from headway.train.heads import Pooled
 from headway.train.options import TrainOptions, numbers
 from headway.train.tasks.base import Objective, Prepared
 
-OPTIONS = frozenset({"class_weights", "label_smoothing", "pooling", "problem_type", "score_range"})
+OPTIONS = frozenset(
+    {"class_weights", "few_shot", "label_smoothing", "pooling", "problem_type", "score_range"}
+)
 PROBLEMS = {
     "single": "single_label_classification",
     "multi": "multi_label_classification",
@@ -53,6 +55,8 @@ def describe(
         raise UsageError("--class-weights", "and --label-smoothing are for data with one label each")
     if declared and (kind != "regression" or len(declared) != 2 or declared[0] >= declared[1]):
         raise UsageError("--score-range", "wants the lowest and the highest score, for data with scores")
+    if kind != "single" and options.few_shot:
+        raise UsageError("--few-shot", "is for data with one label each")
     for example in examples:
         if kind == "regression":
             task.check_score(example, declared)
@@ -62,10 +66,16 @@ def describe(
     settings = Settings(
         kind=kind,  # type: ignore[arg-type]
         pair=examples[0].pair is not None,
-        pooling="model" if options.pooling == "auto" else options.pooling,
+        pooling=_pooling(options),
         score_range=declared,
     )
     return Spec(labels, options.max_length, settings)
+
+
+def _pooling(options: TrainOptions) -> Any:
+    """The mean is what sentence encoders are trained with."""
+    automatic = "mean" if options.few_shot else "model"
+    return automatic if options.pooling == "auto" else options.pooling
 
 
 def _labels(example: Example) -> Sequence[str]:
