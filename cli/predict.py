@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from itertools import islice, tee
 from pathlib import Path
@@ -32,6 +32,7 @@ def predict(
     threads: int | None = None,
     columns: str | None = None,
     split: str | None = None,
+    prompt_name: str | None = None,
     restart: bool = False,
 ) -> None:
     """Predict every record of a file, in order, in bounded memory.
@@ -60,6 +61,8 @@ def predict(
         names of fields in the file, as text=body
     split
         which split of a folder that has several, as test
+    prompt_name
+        sentence-embedding: the bundle's prompt that is put before each text, as query; none: its default prompt
     restart
         begin anew, whatever an earlier run left
     """
@@ -74,6 +77,8 @@ def predict(
         threads=threads,
         batch_tokens=batch_tokens,
     )
+    call = {} if prompt_name is None else {"prompt_name": prompt_name}
+    pipe.predict([], **call)  # refuses a setting that the task has not
     total = _count(Path(input)) if sys.stderr.isatty() else None
     if can_resume(input, output):
         settings = {
@@ -84,28 +89,31 @@ def predict(
             "batch_tokens": pipe.batch_tokens,
             "columns": mapping,
             "split": split,
+            "prompt_name": prompt_name,
             "window": WINDOW,
             "headway": version("headway"),
         }
         with resumable(Path(output), settings, restart) as partial:
-            cut = _resume(pipe, records, partial, total)
+            cut = _resume(pipe, records, call, partial, total)
     else:
         with files.whole_file(output) as stream:
-            cut = sum(cut for _, cut in _blocks(pipe, records, stream, total))
+            cut = sum(cut for _, cut in _blocks(pipe, records, call, stream, total))
     if cut:
         say(
             f'{cut} inputs were longer than {pipe.manifest.max_length} tokens and were cut ("truncated": true)'
         )
 
 
-def _resume(pipe: Pipeline, records: Iterator[Record], partial: Partial, total: int | None) -> int:
+def _resume(
+    pipe: Pipeline, records: Iterator[Record], call: Mapping[str, str], partial: Partial, total: int | None
+) -> int:
     """Answer the records that are not answered yet; returns how many texts were cut in all."""
     done = partial.whole.records
     if done:
         say(f"going on after {done} records that an earlier run answered")
     left = None if total is None else total - done
     try:
-        for block, cut in _blocks(pipe, partial.rest(records), partial.stream, left):
+        for block, cut in _blocks(pipe, partial.rest(records), call, partial.stream, left):
             partial.commit([example.record for example in block], cut)
     except BaseException:
         if kept := partial.whole.records:
@@ -115,11 +123,11 @@ def _resume(pipe: Pipeline, records: Iterator[Record], partial: Partial, total: 
 
 
 def _blocks(
-    pipe: Pipeline, records: Iterator[Record], stream: TextIO, total: int | None
+    pipe: Pipeline, records: Iterator[Record], call: Mapping[str, str], stream: TextIO, total: int | None
 ) -> Iterator[tuple[list[Example], int]]:
     """Write a line a record; yields after each window its inputs, and how many texts of it were cut."""
     given, kept = tee(tasks.read_unlabelled(pipe.task, record, pipe.spec) for record in records)
-    answered = zip(pipe.each(given), kept, strict=False)  # `each` reads ahead, within bounds
+    answered = zip(pipe.each(given, **call), kept, strict=False)  # `each` reads ahead, within bounds
     shown = bar(answered, "predicting", total)
     while block := list(islice(shown, WINDOW)):
         examples = [example for _, example in block]

@@ -126,10 +126,10 @@ class EncoderPipeline(Pipeline):
 
     def predict(self, examples: Sequence[Example], **settings: Any) -> list[Result]:
         call = decoders.settings(self.manifest.task, settings)
-        if not examples:
-            return []
         decoder = decoders.load(self.manifest.task)
         examples = decoder.prepare(examples, self.spec, call)
+        if not examples:
+            return []
         return decoder.decode(examples, self.outputs(examples), self.spec, call)
 
     def outputs(self, examples: Sequence[Example]) -> list[Output]:

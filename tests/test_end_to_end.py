@@ -19,7 +19,8 @@ from headway.export.end_to_end import cross_encoder, sentence_transformer
 from headway.export.end_to_end.base import Answer, difference
 from headway.export.options import ExportOptions
 from headway.train import checkpoint, foreign
-from tests.support import cross_encoders
+from tests.conftest import Run
+from tests.support import cross_encoders, references
 from tests.support.embedders import Embedder, with_prompts
 from tests.test_architectures import model_of
 from tests.test_foreign import change, with_head
@@ -140,6 +141,33 @@ def test_generated_texts_are_those_of_generate(kind: str, tmp_path: Path) -> Non
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"no_repeat_ngram_size": 2}))
     export(folder, options(tmp_path))
     assert compared(tmp_path) == {"reference": "generate", "inputs": 12, "worst": 0.0}
+
+
+# --- prompts of a call
+
+
+def test_prompts_of_a_file(run: Run, tmp_path: Path) -> None:
+    folder = Embedder(config=PROMPTS).save(tmp_path / "model")
+    export(folder, options(tmp_path))
+    (tmp_path / "in.jsonl").write_text('{"text": "Where is my parcel?"}\n', "utf-8")
+    command = [
+        "predict",
+        tmp_path / "bundle",
+        "--input",
+        tmp_path / "in.jsonl",
+        "--output",
+        "-",
+        "--threads",
+        1,
+    ]
+    library = references.embedder(folder)
+    for name, how in ((None, "encode"), ("query", "encode_query"), ("document", "encode_document")):
+        ran = run(*command, *([] if name is None else ["--prompt-name", name]))
+        expected = getattr(library, how)("Where is my parcel?", show_progress_bar=False)
+        np.testing.assert_allclose(json.loads(ran.out)["embedding"], expected, atol=1e-5)
+    ran = run(*command, "--prompt-name", "passage")
+    assert (ran.code, ran.out) == (2, "")
+    assert "the bundle has no 'passage'; it has query, document" in ran.err
 
 
 # --- the references themselves
