@@ -41,6 +41,8 @@ HEADS = {
 """the task of a transformers class, by the end of its name"""
 LONGEST = 512
 """tokens, where neither tokenizer nor configuration tells a limit"""
+NO_LIMIT = 1_000_000
+"""tokens from which on a limit is none: Transformers writes 1e30"""
 
 
 def located(name: Path) -> Path:
@@ -94,7 +96,7 @@ def describe(
     return Checkpoint(
         task=task,
         labels=labels,
-        max_length=_max_length(transformer.max_seq_length, config, tokenizer),
+        max_length=_max_length(folder, transformer.max_seq_length, config, tokenizer),
         model=folder.name,
         training_data={},
         options={},
@@ -111,14 +113,17 @@ def _config(folder: Path) -> Any:
         raise CheckpointError(folder, f"config.json cannot be read: {said}") from error
 
 
-def _max_length(declared: int | None, config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    """What is declared, else the tokenizer's limit, but no more than the model has positions for."""
-    told = [declared or tokenizer.model_max_length]
+def _max_length(folder: Path, declared: int | None, config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    """What is declared, else the tokenizer's limit, but no more than the model has positions for.
+
+    Raises CheckpointError for a limit that is no number of tokens.
+    """
+    limit = tokenizer.model_max_length if declared is None else declared
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or limit < 1 or limit != int(limit):
+        raise CheckpointError(folder, f"its model_max_length is {limit!r}, not a number of tokens")
     positions = max_positions(config)
-    if positions is not None:
-        told.append(positions)
-    least = min(told)
-    return int(least) if 0 < least < 1_000_000 else LONGEST
+    least = int(limit) if positions is None else min(int(limit), positions)
+    return least if least < NO_LIMIT else LONGEST
 
 
 def _json(path: Path) -> dict[str, Any]:
