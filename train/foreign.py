@@ -123,6 +123,10 @@ def _max_length(folder: Path, declared: int | None, config: Any, tokenizer: PreT
         raise CheckpointError(folder, f"its model_max_length is {limit!r}, not a number of tokens")
     positions = max_positions(config)
     least = int(limit) if positions is None else min(int(limit), positions)
+    if least <= (special := tokenizer.num_special_tokens_to_add()):
+        raise CheckpointError(
+            folder, f"its model_max_length is {least}, but an input has {special} special tokens"
+        )
     return least if least < NO_LIMIT else LONGEST
 
 
@@ -149,7 +153,12 @@ Said = tuple[msgspec.Struct, list[str]]
 
 def _labels(told: _Model) -> list[str]:
     """Raises CheckpointError if two outputs have the same name, as answers are by name."""
-    labels = [str(label) for _, label in sorted(told.config.id2label.items())]
+    named = told.config.id2label
+    if sorted(named) != list(range(len(named))):
+        raise CheckpointError(
+            told.folder, f"id2label in config.json has names for the outputs {sorted(named)}"
+        )
+    labels = [str(named[number]) for number in sorted(named)]
     if (twice := data.repeated(labels)) is not None:
         raise CheckpointError(
             told.folder, f"two of its outputs are called '{twice}' (id2label in config.json)"
