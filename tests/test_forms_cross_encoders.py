@@ -30,7 +30,9 @@ def same_as_library(folder: Path, pipe: Any) -> None:
     wanted = references.predict(library, PAIRS)
     found = pipe(list(PAIRS))
     np.testing.assert_allclose([r.score for r in found], wanted, rtol=RTOL, atol=ATOL)
-    cut = [len(library.tokenizer(*pair)["input_ids"]) > library.max_seq_length for pair in PAIRS]
+    prompt = library.prompts.get(library.default_prompt_name) or ""
+    ids = [library.tokenizer(prompt + query, passage)["input_ids"] for query, passage in PAIRS]
+    cut = [len(one) > library.max_seq_length for one in ids]
     assert [r.truncated for r in found] == cut
     assert any(cut)
     passages = [passage for _, passage in PAIRS]
