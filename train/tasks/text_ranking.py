@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
+from headway.core import gold
 from headway.core.errors import UsageError
 from headway.core.tasks import Spec
 from headway.core.tasks import text_ranking as task
@@ -19,6 +20,15 @@ from headway.train.options import TrainOptions
 from headway.train.tasks.base import Objective, Prepared
 
 OPTIONS = frozenset({"loss"})
+FORMS = {"listwise": ("positive",), "binary": ("passage",)}
+"""which form each loss reads of records that carry both"""
+
+
+def wanted_gold(options: TrainOptions, training: Sequence[Example]) -> tuple[str, ...]:
+    """The form that --loss reads; of held-out records that of the training examples."""
+    if training:
+        return ("positive",) if len(training[0].passages) > 1 else ("passage",)
+    return FORMS.get(options.loss, ())
 
 
 def describe(
@@ -55,7 +65,10 @@ def prepare(
     for row, features in zip(rows, encoder.inputs(rows), strict=True):
         features["labels"] = (examples[row.example].gold or ())[len(prepared[row.example]["list"])]
         prepared[row.example]["list"].append(features)
-    return Prepared(prepared, encoder.count_cut(rows))
+    unread = {}
+    if options.loss == "auto" and "positive" in task.gold_kinds(examples[0].record):
+        unread = gold.unread(task, examples, "positive", "--loss decides")
+    return Prepared(prepared, encoder.count_cut(rows) | unread)
 
 
 def collate(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
