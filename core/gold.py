@@ -26,12 +26,15 @@ def choose(task: Any, records: Sequence[Record], wanted: Sequence[str] = ()) -> 
     return carried[0] if carried else None
 
 
-def unread(task: Any, examples: Sequence[Any], kind: str, option: str) -> dict[str, int]:
-    """How many training examples carry another kind of gold answer that was not read, by reason."""
+def unread(task: Any, examples: Sequence[Any], kind: str, remedy: str) -> dict[str, int]:
+    """How many training examples carry another kind of gold answer that was not read, by reason.
+
+    `remedy`: how the user chooses between them.
+    """
     others = Counter(
         other for e in examples for other in task.gold_kinds(e.record) if other != kind and kind in task.GOLD
     )
     return {
-        f"their '{task.GOLD[kind]}' was read, not their '{task.GOLD[other]}' ({option} decides)": count
+        f"their '{task.GOLD[kind]}' was read, not their '{task.GOLD[other]}' ({remedy})": count
         for other, count in others.items()
     }

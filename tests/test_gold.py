@@ -175,12 +175,41 @@ def test_held_out_pairs_are_read_by_the_field_of_training() -> None:
     assert of_texts.wanted_gold(chosen, examples) == ("regression",)  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    ("loss", "passages"),
+    [("auto", ("p", "n")), ("listwise", ("p", "n")), ("binary", ("x",))],
+)
+def test_the_loss_decides_which_form_is_ranked(loss: Any, passages: tuple[str, ...]) -> None:
+    row = {"query": "q", "positive": "p", "negatives": ["n"], "passage": "x", "label": 0.5}
+    (example,) = read_for("text-ranking", [row], options(loss=loss))
+    assert example.passages == passages
+    broken = row | ({"negatives": None} if loss == "binary" else {"label": None})
+    assert read_for("text-ranking", [broken], options(loss=loss))[0].passages == passages
+    (example,) = tasks.labelled(RANK, records([row | {"positive": None}]))
+    assert (example.passages, example.gold) == (("x",), (0.5,))  # type: ignore[attr-defined]
+
+
+def test_a_continuation_goes_before_a_text() -> None:
+    task: Any = tasks.load("text-generation")
+    both = {"text": "all of it", "source": "all", "target": "of it"}
+    (example,) = tasks.labelled(task, records([both]))
+    assert (example.source, example.target) == ("all", "of it")  # type: ignore[attr-defined]
+    assert gold.unread(task, [example], "continuation", "x") == {
+        "their 'target' was read, not their 'text' (x)": 1
+    }
+    for other in (both | {"target": None}, {"text": "all of it", "source": "a web page"}):
+        (example,) = tasks.labelled(task, records([other]))
+        assert (example.source, example.target) == ("", "all of it")  # type: ignore[attr-defined]
+
+
 def test_what_was_not_read_is_counted() -> None:
     examples = read_for("sentence-embedding", sick(5), options())
-    assert gold.unread(EMBED, examples, "score", "--loss") == {
+    assert gold.unread(EMBED, examples, "score", "--loss decides") == {
         "their 'score' was read, not their 'label' (--loss decides)": 5
     }
-    assert gold.unread(CLASSIFY, read_for("text-classification", rated(4), options()), "single", "x") == {
+    assert gold.unread(
+        CLASSIFY, read_for("text-classification", rated(4), options()), "single", "x decides"
+    ) == {
         "their 'label' was read, not their 'labels' (x decides)": 4,
         "their 'label' was read, not their 'score' (x decides)": 4,
     }

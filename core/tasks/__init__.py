@@ -240,11 +240,16 @@ def labelled(
     if not hasattr(task, "gold_kinds"):
         examples = [task.read(record, labelled=True) for record in records]
     else:
-        kind = gold.choose(task, records, wanted if spec is None else task.gold_of(spec.settings))
+        kind = gold.choose(task, records, wanted if spec is None else _gold_of(task, spec))
         examples = [cast(Any, task).read(record, True, kind) for record in records]
     for example in examples if spec is not None else ():
         task.check(example, cast(Spec, spec))
     return examples
+
+
+def _gold_of(task: Any, spec: Spec) -> tuple[str, ...]:
+    """The kinds of gold answer that a model is judged by, as far as its settings say."""
+    return tuple(task.gold_of(spec.settings)) if hasattr(task, "gold_of") else ()
 
 
 def read_again(task: Task, examples: list[Example], spec: Spec) -> list[Example]:
@@ -252,9 +257,8 @@ def read_again(task: Task, examples: list[Example], spec: Spec) -> list[Example]
 
     Raises DataError.
     """
-    kinds = task.gold_of(spec.settings) if hasattr(task, "gold_kinds") else ()
     read: Any = task.read
-    for kind in kinds[:1]:
+    for kind in _gold_of(task, spec)[:1]:
         examples = [
             read(e.record, True, kind) if kind in cast(Any, task).gold_kinds(e.record) else e
             for e in examples

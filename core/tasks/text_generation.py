@@ -11,7 +11,11 @@ import msgspec
 
 from headway.core import report
 from headway.core.data import Record
+from headway.core.errors import DataError
 from headway.core.tasks import Row, Spec
+
+GOLD = {"continuation": "target", "text": "text"}
+"""what each thing that can be learned of a record is told by"""
 
 PLAIN = {1: ("source",)}
 
@@ -50,11 +54,27 @@ def metric(settings: Settings) -> str:
     return "perplexity"
 
 
-def read(record: Record, labelled: bool) -> Example:
-    if "source" in record.fields:
+def read(record: Record, labelled: bool, gold: str | None = None) -> Example:
+    """`gold`: what is learned and judged of a record that has both; the continuation, where it does not have that."""
+    if "source" in record.fields and not (labelled and gold == "text" and gold in gold_kinds(record)):
         target = record.text("target") if labelled else ""
         return Example(record.text("source"), target, record.fields.get("id"), record)
     return Example("", record.text("text"), record.fields.get("id"), record)
+
+
+def gold_kinds(record: Record) -> tuple[str, ...]:
+    """What of a record can be learned, the one that is read by default first."""
+    continuation = ("continuation",) if {"source", "target"} <= record.fields.keys() else ()
+    return (*continuation, "text") if "text" in record.fields else continuation
+
+
+def is_readable(record: Record, kind: str) -> bool:
+    """Whether a record can be learned from as this."""
+    try:
+        read(record, True, kind)
+    except DataError:
+        return False
+    return kind in gold_kinds(record)
 
 
 def uniform(examples: Sequence[Example]) -> None:

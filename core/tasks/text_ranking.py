@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 
 from headway.core import calibration, figures, report, retrieval
 from headway.core.data import Record
+from headway.core.errors import DataError
 from headway.core.tasks import Output, Row, Spec, encode
 
 CANDIDATES = 50
 """passages of a collection that BM25 finds for each query to be ranked again"""
 NEGATIVES = 4
 """passages that BM25 finds for each query to train against"""
+
+GOLD = {"positive": "positive", "passage": "label"}
+"""the field that each form of record is told by"""
 
 PLAIN = {2: ("query", "passage")}
 GRAPH = {"logits": ("batch", "classes"), "probabilities": ("batch", "classes")}
@@ -68,9 +72,10 @@ def metric(settings: Settings) -> str:
     return "ndcg_at_10"
 
 
-def read(record: Record, labelled: bool) -> Example:
+def read(record: Record, labelled: bool, gold: str | None = None) -> Example:
+    """`gold`: which form is read of a record that carries both; positive and negatives, where it does not carry that."""
     query, i = record.text("query"), record.fields.get("id")
-    if "positive" in record.fields:
+    if "positive" in record.fields and not (gold == "passage" and gold in gold_kinds(record)):
         passages = (record.text("positive"), *record.texts("negatives"))
         return Example(query, passages, (1.0,) + (0.0,) * (len(passages) - 1), (1.0,), i, record, "positive")
     passage = record.text("passage")
@@ -80,6 +85,21 @@ def read(record: Record, labelled: bool) -> Example:
     if not 0 <= label <= 1:
         raise record.error(f"{label:g} is outside the range 0 to 1", "label")
     return Example(query, (passage,), (label,), (label,) if label else (), i, record)
+
+
+def gold_kinds(record: Record) -> tuple[str, ...]:
+    """Forms that a record carries, the one that is read by default first."""
+    with_label = ("passage",) if {"passage", "label"} <= record.fields.keys() else ()
+    return ("positive",) * ("positive" in record.fields) + with_label
+
+
+def is_readable(record: Record, kind: str) -> bool:
+    """Whether a record can be used in a form."""
+    try:
+        read(record, True, kind)
+    except DataError:
+        return False
+    return kind in gold_kinds(record)
 
 
 def read_folder(folder: Path, split: str) -> list[Example]:

@@ -119,7 +119,7 @@ def prepare(
 ) -> Prepared:
     counts: dict[str, int] = {}
     if options.loss == "auto":
-        counts = gold.unread(task, examples, examples[0].form, "--loss")
+        counts = gold.unread(task, examples, examples[0].form, "--loss decides")
     if options.hard_negatives:
         examples, missing = mine(model, tokenizer, examples, spec, options.hard_negatives)
         counts |= missing

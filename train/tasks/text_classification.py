@@ -119,7 +119,7 @@ def prepare(
         _begin_at_mean(model, [row["labels"] for row in prepared])
     unread = {}
     if options.problem_type == "auto":
-        unread = gold.unread(task, examples, examples[0].kind, "--problem-type")
+        unread = gold.unread(task, examples, examples[0].kind, "--problem-type decides")
     return Prepared(prepared, encoder.count_cut(rows) | unread)
 
 

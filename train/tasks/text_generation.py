@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
+from headway.core import gold
 from headway.core.progress import Progress
 from headway.core.tasks import Spec
 from headway.core.tasks import text_generation as task
@@ -59,7 +60,8 @@ def prepare(
     if examples[0].source:
         rows, cut = task.rows(examples, raw, spec, end)
         counts = {"cut at the model's longest input": sum(cut)} if any(cut) else {}
-        return Prepared([_row(row.ids, row.marks) for row in rows], counts)
+        unread = gold.unread(task, examples, "continuation", "rename one by --columns to read the other")
+        return Prepared([_row(row.ids, row.marks) for row in rows], counts | unread)
     raw.no_truncation()
     raw.no_padding()
     closed = [] if end is None else [end]

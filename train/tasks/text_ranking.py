@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
+from headway.core import gold
 from headway.core.errors import UsageError
 from headway.core.tasks import Spec
 from headway.core.tasks import text_ranking as task
@@ -19,6 +20,15 @@ from headway.train.options import TrainOptions
 from headway.train.tasks.base import Objective, Prepared
 
 OPTIONS = frozenset({"loss"})
+FORMS = {"listwise": ("positive",), "binary": ("passage",)}
+"""which form each loss reads of records that carry both"""
+
+
+def wanted_gold(options: TrainOptions, training: Sequence[Example]) -> tuple[str, ...]:
+    """The form that --loss reads; of held-out records that of the training examples."""
+    if training:
+        return ("positive",) if len(training[0].passages) > 1 else ("passage",)
+    return FORMS.get(options.loss, ())
 
 
 def describe(
@@ -57,6 +67,8 @@ def prepare(
         prepared[row.example]["list"].append(features)
     alone = sum(len(e.passages) == 1 and e.form != "passage" for e in examples)
     counts = {"without a passage that is not relevant": alone} if alone else {}
+    if options.loss == "auto" and "positive" in task.gold_kinds(examples[0].record):
+        counts |= gold.unread(task, examples, "positive", "--loss decides")
     return Prepared(prepared, encoder.count_cut(rows) | counts)
 
 
