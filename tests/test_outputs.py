@@ -11,6 +11,7 @@ from headway.core.errors import OutputError
 from headway.runtime.bulk import resumable
 from tests.conftest import Run, records, write_jsonl
 from tests.small import small_bundle
+from tests.test_train import Killed
 
 NOTHING = "there-is-no-such-file"
 """an input, a model and a bundle: whoever looks for it says so, which would be another error"""
@@ -117,12 +118,10 @@ def test_bad_data_leaves_no_folder(pretrained: Path, tmp_path: Path, run: Run) -
 
 
 def test_demo_makes_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class StopError(Exception): ...
-
     def stop(folder: Path) -> Path:
         assert folder.parent.is_dir()
-        raise StopError
+        raise Killed
 
     monkeypatch.setattr(demo, "copy_model", stop)
-    with pytest.raises(StopError):
+    with pytest.raises(Killed):
         demo.demo(output=tmp_path / "a" / "b")

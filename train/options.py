@@ -76,7 +76,7 @@ class TrainOptions:
     threads: int | None = None
     """processor threads; none: all that affinity and cgroup leave"""
     resume: bool = False
-    """go on where an interrupted run with the same output stopped"""
+    """go on from the last complete epoch of an interrupted run with the same output, data, options and model"""
     overwrite: bool = False
     """replace what is at the output"""
 

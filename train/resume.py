@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from headway.core import files
 from headway.core.errors import UsageError
+from headway.core.threads import budget
 from headway.train.options import TrainOptions, flag
 
 FORMAT = "headway-training-1"
@@ -69,7 +70,7 @@ def describe_run(task: str, options: TrainOptions, processes: int, precision: st
             "processes": processes,
             "device": _device(),
             "precision of the steps": precision,
-            **({} if torch.cuda.is_available() else {"--threads": torch.get_num_threads()}),
+            **({} if torch.cuda.is_available() else {"--threads": budget(options.threads)}),
             **{name: version(name) for name in LIBRARIES},
         },
     )
