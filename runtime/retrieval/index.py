@@ -134,7 +134,7 @@ class Index:
         files.refuse_taken(output, overwrite)
         count = _check(corpus, columns, split, (), progress)
         building = output.parent / f".{output.name}.building"
-        building.mkdir(exist_ok=True)
+        building.mkdir(parents=True, exist_ok=True)
         with store.writing(building, output):
             begun = Manifest(
                 embedder=embedder.origin.told_from(output),
