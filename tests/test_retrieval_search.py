@@ -130,7 +130,12 @@ class Copies:
         return len(source.split()) <= 20
 
     def __call__(self, sources: list[str]) -> list[Any]:
-        return [SimpleNamespace(text=f" {' '.join(source.split()[:20])}", score=-2.5) for source in sources]
+        return [
+            SimpleNamespace(
+                text=f" {' '.join(source.split()[:20])}", score=-2.5, truncated=not self.fits(source)
+            )
+            for source in sources
+        ]
 
 
 def test_an_answer_is_written_from_what_can_be_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,6 +148,7 @@ def test_an_answer_is_written_from_what_can_be_read_together(monkeypatch: pytest
     assert read.answer == f"Where {{context}}? {' '.join(['w0'] * 5 + ['w1'] * 9 + ['w2'] * 4)}"
     assert (read.score, read.id, long.answer.split().count("x")) == (-2.5, None, 18)
     assert (nothing.answer, nothing.score) == ("", 1.0)
+    assert [a.truncated for a in (read, long, nothing)] == [True, True, False]  # one passage of four is not read
     with pytest.raises(UsageError, match="--template: wants"):
         Writer("bundle", template="{question}")
 
@@ -156,6 +162,71 @@ def test_bundles_in_the_wrong_place(asked: Index, bundles: dict[str, Path]) -> N
     other.origin = Origin("other", "0" * 64, "fp32")
     with pytest.raises(UsageError, match="is not the bundle that made"):
         Search(asked, other)
+
+
+# What was cut
+
+
+LONG = "where is my parcel " * 40
+
+
+def test_what_was_cut_is_told(bundles: dict[str, Path], tmp_path: Path) -> None:
+    """The models read 48 tokens: of a pair, of both texts together."""
+    texts = {"short": "My parcel is late.", "middle": "my parcel is late " * 10, "long": LONG}
+    rows = corpus(tmp_path / "corpus.jsonl", [{"id": i, "text": t} for i, t in texts.items()])
+    embedder = BundleEmbedder(bundles["vectors"], threads=1)
+    index = Index.build(rows, embedder, tmp_path / "index")
+    assert (embedder.truncated, index.count_truncated()) == (1, 1)
+    queries = ["parcel", "late parcel " * 10, LONG]
+    embedded, ranked = (
+        Search(index, embedder, reranker)(queries, 3)
+        for reranker in (None, Reranker(bundles["ranking"], threads=1))
+    )
+    for found in (embedded, ranked):
+        assert [f.truncated for f in found] == [False, False, True]
+    cut = [[{h.id: h.truncated for h in f.hits} for f in found] for found in (embedded, ranked)]
+    assert cut[0] == [{"short": False, "middle": False, "long": True}] * 3
+    assert cut[1] == [{"short": s, "middle": m, "long": True} for s, m in ((False, False), (False, True), (True, True))]
+    opened = Index.open(tmp_path / "index")
+    opened.add(corpus(tmp_path / "more.jsonl", [{"id": "longer", "text": LONG * 2}]), embedder)
+    assert opened.count_truncated() == 2
+    opened.delete(["long", "middle", "short"])  # written anew
+    assert (len(opened), Index.open(tmp_path / "index").count_truncated()) == (1, 1)
+
+
+def test_the_command_says_what_was_cut(
+    bundles: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from headway.cli.index import index as command
+
+    rows = corpus(tmp_path / "corpus.jsonl", [{"id": "a", "text": LONG}, {"id": "b", "text": "My parcel."}])
+    common = ["--threads", "1"]
+    build = ["build", str(rows), "--embedder", str(bundles["vectors"]), "--output", str(tmp_path / "index")]
+    command([*build, *common], exit_on_error=False, print_error=False)
+    assert "1 passages were longer than the model and were cut" in capsys.readouterr().err
+    search = ["search", str(tmp_path / "index"), "--query", LONG]
+    command([*search, *common], exit_on_error=False, print_error=False)
+    told = capsys.readouterr()
+    line = json.loads(told.out)
+    assert (line["truncated"], [h["truncated"] for h in line["hits"]]) == (True, [h["id"] == "a" for h in line["hits"]])
+    assert '1 queries were longer than the embedder and were cut ("truncated": true)' in told.err
+    assert "1 passages in the results were cut" in told.err
+    with pytest.raises(UsageError, match="--split: is for folders"):
+        command([*search[:2], "--queries", str(rows), "--split", "test"], exit_on_error=False, print_error=False)
+
+
+def test_a_bundle_is_measured_on_a_small_collection(
+    bundles: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from headway.cli.evaluate import evaluate
+    from tests.test_ranking_collections import small
+
+    folder = small(tmp_path / "c")
+    queries = (folder / "queries.jsonl").read_text("utf-8")
+    (folder / "queries.jsonl").write_text(queries.replace('"dev"', '"test"'), "utf-8")
+    evaluate(bundles["ranking"], data=folder, json=tmp_path / "figures.json", threads=1)
+    told = (tmp_path / "figures.json").read_text("utf-8")
+    assert json.loads(told)["metrics"]["recall_at_10"] == pytest.approx(3 / 4)
 
 
 # The command line
@@ -176,13 +247,14 @@ def test_the_command(
     call("add", folder, corpus(tmp_path / "more.jsonl", passages(2)), "--threads", 1)
     call("delete", folder, "--ids", "p1", "m3")
     (line,) = call("search", folder, "--query", "Where is it?", "--top", 3, "--threads", 1)
-    assert list(line) == ["query", "hits"]
-    assert [list(hit) for hit in line["hits"]] == [["id", "text", "score"]] * 3
+    assert list(line) == ["query", "truncated", "hits"]
+    assert [list(hit) for hit in line["hits"]] == [["id", "text", "score", "truncated"]] * 3
     asked = corpus(tmp_path / "queries.jsonl", [{"id": "q1", "text": t} for t in QUERIES])
     others = ["--reranker", bundles["ranking"], "--reader", bundles["questions"], "--threads", 1]
     lines = call("search", folder, "--queries", asked, "--exact", *others)
     assert [line["query"] for line in lines] == QUERIES
-    assert list(lines[0]) == ["query_id", "query", "hits", "answer", "start", "end", "score", "id"]
+    fields = ["query_id", "query", "truncated", "hits", "answer", "start", "end", "score", "id"]
+    assert list(lines[0]) == [*fields, "answer_truncated"]
     call("cluster", folder, "--output", tmp_path / "c.jsonl", "--clusters", 4, "--plot", tmp_path / "c.png")
     clusters = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text("utf-8").splitlines()]
     assert {c["cluster"] for c in clusters} == {0, 1, 2, 3}
