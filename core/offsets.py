@@ -142,9 +142,11 @@ def _offsets(window: Any, sequence: int) -> Spans:
 def _solid(text: str) -> NDArray[np.bool_]:
     """(N): whether each character is something else than white space."""
     if text.isascii():
-        return SOLID[np.frombuffer(text.encode("ascii"), np.uint8)]
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-    return SOLID[np.minimum(codes, len(SOLID) - 1)]
+        codes: NDArray[Any] = np.frombuffer(text.encode("ascii"), np.uint8)
+    else:
+        codes = np.minimum(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4"), len(SOLID) - 1)
+    solid: NDArray[np.bool_] = SOLID[codes]
+    return solid
 
 
 def _missing(solid: NDArray[np.bool_], found: Sequence[Spans]) -> NDArray[np.bool_]:

@@ -352,17 +352,20 @@ class _Broken:
         )
 
 
+BROKEN = _Broken()
+
+
 def test_offsets_that_stay_wrong_are_refused() -> None:
     with pytest.raises(CheckpointError) as caught:
-        offsets.check("question-answering", "model", _Broken(), texts=["the half past"])
+        offsets.check("question-answering", "model", BROKEN, texts=["the half past"])
     assert str(caught.value) == (
         "checkpoint model: its tokenizer (Whitespace, BPE) gives wrong offsets: no token covers 'h', "
         "character 4 of 'the half past'"
     )
     example = squad("the half past", "half", 4)
     with pytest.raises(CheckpointError, match="no token covers 'h'"):
-        offsets.check("question-answering", "model", _Broken(), [example])
-    offsets.check("text-classification", "model", _Broken(), [example])
+        offsets.check("question-answering", "model", BROKEN, [example])
+    offsets.check("text-classification", "model", BROKEN, [example])
 
 
 @pytest.mark.parametrize("kind", KINDS)
