@@ -159,7 +159,7 @@ def test_schemes_of_other_models(
     ("labels", "problem"),
     [
         (["O", "", "B-x"], "label 1 is empty"),
-        (["O", "B-x", "B-x"], "labels 1 and 2 are both 'B-x'"),
+        (["O", "B-x", "B-x"], "two of its outputs are called 'B-x'"),
         (["O", "B-x", "Q-x"], "label 'Q-x' has a letter for its place in an entity that is none of B"),
     ],
 )
