@@ -241,7 +241,7 @@ def test_inspect_checks_every_file(name: str, run: Run, copy: Path) -> None:
     refused(run("inspect", copy), 3, f"{name} was changed")
 
 
-@pytest.mark.parametrize("place", ["none/out", "file/out"])
+@pytest.mark.parametrize("place", ["file/out", "file/deeper/out"])
 def test_outputs_that_cannot_be_written(
     place: str, run: Run, pretrained: Path, checkpoint: Path, bundle: Path, tmp_path: Path
 ) -> None:
