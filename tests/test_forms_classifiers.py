@@ -46,8 +46,15 @@ def test_scores_are_those_of_the_pipeline(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.grid
-@pytest.mark.parametrize("architecture", models.ARCHITECTURES)
-@pytest.mark.parametrize("name", classifiers.FORMS)
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [
+        (name, architecture)
+        for name, form in classifiers.FORMS.items()
+        for architecture in models.ARCHITECTURES
+        if form.tokenizer != "no-pad" or architecture not in ("roberta", "xlm-roberta", "camembert")
+    ],
+)  # the position of a token of these three needs the padding's id
 def test_scores_of_every_architecture(name: str, architecture: str, tmp_path: Path) -> None:
     form = replace(classifiers.FORMS[name], architecture=architecture)
     folder = form.save(tmp_path / "model")
