@@ -36,7 +36,16 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {  # folder -> (parts of head
     "train": ({"core"}, {"torch", "transformers", "accelerate", "peft", "huggingface_hub"}),
     "export": (
         {"core", "train", "runtime"},
-        {"sentence_transformers", "torch", "transformers", "onnx", "onnx_ir", "onnxscript", "optimum", "onnxruntime"},
+        {
+            "sentence_transformers",
+            "torch",
+            "transformers",
+            "onnx",
+            "onnx_ir",
+            "onnxscript",
+            "optimum",
+            "onnxruntime",
+        },
     ),  # the engine, to look inside a graph
     "bench": (set(PARTS) - {"cli"}, HEAVY),
     "cli": (set(PARTS), HEAVY),

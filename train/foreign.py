@@ -72,6 +72,8 @@ def infer_task(folder: Path) -> str:
         raise CheckpointError(
             folder, f"its model_type is {kind}; headway has SentenceTransformer and CrossEncoder"
         )
+    if kind == "CrossEncoder":
+        sentence_transformers_config.refuse_cross_encoder_modules(folder)
     config = _config(sentence_transformers_config.transformer_folder(folder))
     ranks = sentence_transformers_config.is_cross_encoder(folder, config) and _outputs(config) == 1
     if ranks:
@@ -215,12 +217,13 @@ def _question_answering(told: _Model) -> Said:
 
 def _embedding(told: _Model) -> Said:
     figure = sentence_embedding.FIGURE[told.examples[0].form] if told.examples else "spearman"
-    if sentence_transformers_config.model_type(told.folder) is None:
-        return sentence_embedding.Settings(figure=figure), []
-    config = sentence_transformers_config.read_embedder(told.folder)
+    config = sentence_transformers_config.default_embedder(told.folder, told.config)
+    if sentence_transformers_config.model_type(told.folder) is not None:
+        config = sentence_transformers_config.read_embedder(told.folder)
     settings = {
         "pooling": config.pooling_mode,
         "normalize": config.normalize,
+        "include_prompt": config.include_prompt,
         "prompts": config.prompt.prompts,
         "default_prompt_name": config.prompt.default_prompt_name,
         "truncate_dim": config.truncate_dim,

@@ -71,8 +71,10 @@ class EmbedderConfig:
     prompt: PromptConfig
     pooling_mode: str
     normalize: bool
-    similarity_fn_name: str
-    truncate_dim: int | None
+    similarity_fn_name: str = "cosine"
+    truncate_dim: int | None = None
+    include_prompt: bool = True
+    """prompts are pooled like the rest of the text"""
 
 
 @dataclass(frozen=True)
@@ -164,14 +166,26 @@ def read_embedder(folder: Path) -> EmbedderConfig:
         told = _read(_module_folder(folder, module) / "config.json")
         if told.get("module_input_name", "sentence_embedding") != "sentence_embedding":
             raise CheckpointError(folder, f"its Normalize module reads {told['module_input_name']}")
+    pooling = _read(_module_folder(folder, modules[1]) / "config.json")
+    if (include_prompt := pooling.get("include_prompt") is not False) is False and prompt.prompts:
+        raise CheckpointError(folder, "its pooling has include_prompt false, and it has prompts")
     return EmbedderConfig(
         transformer,
         prompt,
-        _pooling_mode(folder, _read(_module_folder(folder, modules[1]) / "config.json"), prompt),
+        _pooling_mode(folder, pooling),
         "Normalize" in kinds,
         similarity if similarity in SIMILARITY_FUNCTIONS else "cosine",  # as the library
         truncate_dim,
+        include_prompt,
     )
+
+
+def default_embedder(folder: Path, config: Any) -> EmbedderConfig:
+    """A Transformers folder, as `SentenceTransformer` opens it; `config` is its configuration."""
+    classes = getattr(config, "architectures", None) or [""]
+    causal = classes[0].endswith("ForCausalLM") and getattr(config, "is_causal", True)
+    mode = "lasttoken" if causal else "mean"
+    return EmbedderConfig(read_transformer(folder), PromptConfig(), mode, normalize=False)
 
 
 def read_cross_encoder(folder: Path, config: Any, outputs: int) -> CrossEncoderConfig:
@@ -179,12 +193,8 @@ def read_cross_encoder(folder: Path, config: Any, outputs: int) -> CrossEncoderC
 
     Raises CheckpointError, naming what headway does not compute.
     """
-    of_model: dict[str, Any] = {}
-    if (folder / MODULES).is_file():
-        of_model = _read(folder / MODEL_CONFIG)
-        kinds = [_kind(module) for module in _modules(folder)]
-        if kinds != ["Transformer"]:
-            raise CheckpointError(folder, f"{MODULES} has {', '.join(kinds)}; headway has Transformer alone")
+    of_model = _read(folder / MODEL_CONFIG) if (folder / MODULES).is_file() else {}
+    refuse_cross_encoder_modules(folder)
     named = (
         of_model.get("activation_fn")
         or (getattr(config, "sentence_transformers", None) or {}).get("activation_fn")
@@ -196,6 +206,15 @@ def read_cross_encoder(folder: Path, config: Any, outputs: int) -> CrossEncoderC
     return CrossEncoderConfig(
         read_transformer(folder), _prompts(folder, of_model), ACTIVATION_FUNCTIONS[name]
     )
+
+
+def refuse_cross_encoder_modules(folder: Path) -> None:
+    """Raise CheckpointError for modules of a cross-encoder beside the Transformer, as LogitScore."""
+    if not (folder / MODULES).is_file():
+        return
+    kinds = [_kind(module) for module in _modules(folder)]
+    if kinds != ["Transformer"]:
+        raise CheckpointError(folder, f"{MODULES} has {', '.join(kinds)}; headway has Transformer alone")
 
 
 def is_cross_encoder(folder: Path, config: Any) -> bool:
@@ -212,7 +231,9 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
 
 
 def _kind(module: dict[str, Any]) -> str:
-    return str(module.get("type", "")).rpartition(".")[2]
+    """The class of a module, by its name alone if it is the library's own."""
+    name = str(module.get("type", ""))
+    return name.rpartition(".")[2] if name.startswith("sentence_transformers.") else name
 
 
 def _module_folder(folder: Path, module: dict[str, Any]) -> Path:
@@ -235,17 +256,14 @@ def _prompts(folder: Path, config: dict[str, Any]) -> PromptConfig:
     return PromptConfig({name: text for name, text in told.items() if text}, default)
 
 
-def _pooling_mode(folder: Path, config: dict[str, Any], prompt: PromptConfig) -> str:
+def _pooling_mode(folder: Path, config: dict[str, Any]) -> str:
     modes = config.get("pooling_mode")
     if modes is None:
         modes = [mode for flag, mode in LEGACY_POOLING_MODES.items() if config.get(flag)] or ["mean"]
     modes = [modes] if isinstance(modes, str) else list(modes)
     if len(modes) != 1 or modes[0] not in POOLING_MODES:
-        raise CheckpointError(
-            folder, f"its pooling_mode is {', '.join(modes)}; headway has one of {', '.join(POOLING_MODES)}"
-        )
-    if config.get("include_prompt") is False and prompt.prompts:
-        raise CheckpointError(folder, "its pooling has include_prompt false, which headway does not compute")
+        known = ", ".join(POOLING_MODES)
+        raise CheckpointError(folder, f"its pooling_mode is {', '.join(modes)}; headway has one of {known}")
     return str(modes[0])
 
 

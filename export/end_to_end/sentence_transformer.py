@@ -20,6 +20,7 @@ from headway.train.heads import Pooled
 from headway.train.sentence_transformers_config import (
     POOLING_MODES,
     SIMILARITY_FUNCTIONS,
+    default_embedder,
     model_type,
     read_embedder,
 )
@@ -50,8 +51,8 @@ class Settings:
 
 
 def open_reference(opened: Opened) -> SentenceTransformerReference | None:
-    """None where the folder is not one of sentence-transformers."""
-    if opened.foreign is None or model_type(opened.foreign) != "SentenceTransformer":
+    """Also of a Transformers folder, which the library opens with mean pooling."""
+    if opened.foreign is None:
         return None
     tokenizer: Any = AutoTokenizer.from_pretrained(opened.folder, trust_remote_code=False)
     try:
@@ -67,7 +68,9 @@ def open_reference(opened: Opened) -> SentenceTransformerReference | None:
 
 
 def _settings_of_files(opened: Opened, tokenizer: Any) -> Settings:
-    config = read_embedder(opened.foreign or opened.folder)
+    folder = opened.foreign or opened.folder
+    plain = model_type(folder) is None
+    config = default_embedder(folder, opened.model.config) if plain else read_embedder(folder)
     return Settings(
         config.prompt.prompts,
         config.prompt.default_prompt_name,
