@@ -16,12 +16,16 @@ from headway.core.tasks import Output, text_ranking
 Texts = dict[str, str]
 
 
-def collection(folder: Path, documents: Texts, queries: Texts, qrels: list[tuple[str, str]], **more: Any) -> Path:
+def collection(
+    folder: Path, documents: Texts, queries: Texts, qrels: list[tuple[str, str]], **more: Any
+) -> Path:
     """`more`: the split of queries, by id."""
     folder.mkdir(exist_ok=True)
     files = {
         "corpus": [{"id": i, "text": t} for i, t in documents.items()],
-        "queries": [{"id": i, "text": t} | ({"split": more[i]} if i in more else {}) for i, t in queries.items()],
+        "queries": [
+            {"id": i, "text": t} | ({"split": more[i]} if i in more else {}) for i, t in queries.items()
+        ],
         "qrels": [{"query_id": q, "doc_id": d, "relevance": 1} for q, d in qrels],
     }
     for name, rows in files.items():
@@ -112,7 +116,9 @@ def test_terms(text: str, expected: list[str]) -> None:
 
 
 def test_punctuation_alone(tmp_path: Path) -> None:
-    folder = collection(tmp_path / "c", {"d": "...", "e": "?!"}, {"q": "—", "r": "."}, [("q", "d"), ("r", "e")])
+    folder = collection(
+        tmp_path / "c", {"d": "...", "e": "?!"}, {"q": "—", "r": "."}, [("q", "d"), ("r", "e")]
+    )
     assert retrieval.candidates(retrieval.read(folder, "dev"), 5) == {"q": [], "r": []}
 
 
@@ -158,7 +164,8 @@ def test_records_of_two_forms_are_refused() -> None:
     examples = [
         text_ranking.read(tasks.data.Record(fields, "f.jsonl", line), labelled=True)
         for line, fields in enumerate(
-            [{"query": "q", "passage": "p", "label": 1}, {"query": "q", "positive": "p", "negatives": ["n"]}], 1
+            [{"query": "q", "passage": "p", "label": 1}, {"query": "q", "positive": "p", "negatives": ["n"]}],
+            1,
         )
     ]
     with pytest.raises(DataError, match=r"f.jsonl:2: field 'passage': missing; the other records have it"):
@@ -192,12 +199,18 @@ def test_training_on_a_small_collection(loss: str, pretrained: Path, tmp_path: P
 def test_no_query_has_a_candidate(pretrained: Path, tmp_path: Path) -> None:
     queries = {"q1": "vessels", "t1": "apples"}
     data = collection(tmp_path / "c", SMALL, queries, [("q1", "d4"), ("t1", "d1")], q1="dev", t1="train")
-    assert trained(pretrained, tmp_path, data).metrics == {"recall_at_10": 0.0, "mrr_at_10": 0.0, "ndcg_at_10": 0.0}
+    assert trained(pretrained, tmp_path, data).metrics == {
+        "recall_at_10": 0.0,
+        "mrr_at_10": 0.0,
+        "ndcg_at_10": 0.0,
+    }
 
 
 def test_passages_without_others_are_told(pretrained: Path, tmp_path: Path) -> None:
     """Of a collection whose documents are all relevant nothing is left to compare with."""
-    data = collection(tmp_path / "c", {"d1": "apples", "d2": "red apples"}, {"q": "apples"}, [("q", "d1"), ("q", "d2")])
+    data = collection(
+        tmp_path / "c", {"d1": "apples", "d2": "red apples"}, {"q": "apples"}, [("q", "d1"), ("q", "d2")]
+    )
     assert trained(pretrained, tmp_path, data).counts == {"without a passage that is not relevant": 2}
     with pytest.raises(UsageError, match="listwise wants lists"):
         trained(pretrained, tmp_path, data, loss="listwise", overwrite=True)

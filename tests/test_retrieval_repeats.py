@@ -142,7 +142,7 @@ def test_every_repeat_is_returned_in_order(way: None, tmp_path: Path) -> None:
 def test_after_deletions_and_a_new_writing(way: None, tmp_path: Path) -> None:
     vectors = np.vstack([np.repeat(ONE, 1000, axis=0), OTHERS])
     index = built(tmp_path, vectors)
-    index.delete([str(i) for i in range(0, 1100)])
+    index.delete([str(i) for i in range(1100)])
     assert recall(index, vectors, range(1100, 2500)) >= 0.98
     index.delete([str(i) for i in range(1100, 1400)])  # more than half: it is written anew
     assert index._state.store.rows == len(index) == 1100

@@ -148,7 +148,11 @@ def test_an_answer_is_written_from_what_can_be_read_together(monkeypatch: pytest
     assert read.answer == f"Where {{context}}? {' '.join(['w0'] * 5 + ['w1'] * 9 + ['w2'] * 4)}"
     assert (read.score, read.id, long.answer.split().count("x")) == (-2.5, None, 18)
     assert (nothing.answer, nothing.score) == ("", 1.0)
-    assert [a.truncated for a in (read, long, nothing)] == [True, True, False]  # one passage of four is not read
+    assert [a.truncated for a in (read, long, nothing)] == [
+        True,
+        True,
+        False,
+    ]  # one passage of four is not read
     with pytest.raises(UsageError, match="--template: wants"):
         Writer("bundle", template="{question}")
 
@@ -186,7 +190,9 @@ def test_what_was_cut_is_told(bundles: dict[str, Path], tmp_path: Path) -> None:
         assert [f.truncated for f in found] == [False, False, True]
     cut = [[{h.id: h.truncated for h in f.hits} for f in found] for found in (embedded, ranked)]
     assert cut[0] == [{"short": False, "middle": False, "long": True}] * 3
-    assert cut[1] == [{"short": s, "middle": m, "long": True} for s, m in ((False, False), (False, True), (True, True))]
+    assert cut[1] == [
+        {"short": s, "middle": m, "long": True} for s, m in ((False, False), (False, True), (True, True))
+    ]
     opened = Index.open(tmp_path / "index")
     opened.add(corpus(tmp_path / "more.jsonl", [{"id": "longer", "text": LONG * 2}]), embedder)
     assert opened.count_truncated() == 2
@@ -208,11 +214,16 @@ def test_the_command_says_what_was_cut(
     command([*search, *common], exit_on_error=False, print_error=False)
     told = capsys.readouterr()
     line = json.loads(told.out)
-    assert (line["truncated"], [h["truncated"] for h in line["hits"]]) == (True, [h["id"] == "a" for h in line["hits"]])
+    assert (line["truncated"], [h["truncated"] for h in line["hits"]]) == (
+        True,
+        [h["id"] == "a" for h in line["hits"]],
+    )
     assert '1 queries were longer than the embedder and were cut ("truncated": true)' in told.err
     assert "1 passages in the results were cut" in told.err
     with pytest.raises(UsageError, match="--split: is for folders"):
-        command([*search[:2], "--queries", str(rows), "--split", "test"], exit_on_error=False, print_error=False)
+        command(
+            [*search[:2], "--queries", str(rows), "--split", "test"], exit_on_error=False, print_error=False
+        )
 
 
 def test_a_bundle_is_measured_on_a_small_collection(

@@ -129,7 +129,7 @@ class Index:
             OutputError, UnavailableError: the disk refuses.
         """
         graphs.library()
-        comparing = _metric(metric or getattr(embedder, "similarity", "cosine"))
+        comparing = _metric(metric if metric is not None else str(getattr(embedder, "similarity", "cosine")))
         output = Path(output).absolute()
         files.refuse_taken(output, overwrite)
         count = _check(corpus, columns, split, (), progress)
@@ -287,13 +287,12 @@ def _metric(name: str) -> Metric:
         if name == metric:
             return metric  # type: ignore[no-any-return]
     raise UsageError(
-        "--embedder", f"its vectors are compared by '{name}'; an index compares by {' or '.join(get_args(Metric))}"
+        "--embedder",
+        f"its vectors are compared by '{name}'; an index compares by {' or '.join(get_args(Metric))}",
     )
 
 
-def read_split(
-    corpus: str | Path, columns: Mapping[str, str] | None, split: str | None
-) -> Iterator[Record]:
+def read_split(corpus: str | Path, columns: Mapping[str, str] | None, split: str | None) -> Iterator[Record]:
     """`data.read`, of a `split` of a folder that has several. Raises UsageError for a split of a file."""
     if split is None:
         return data.read(corpus, columns)
@@ -510,14 +509,15 @@ def _near(state: _State, queries: Vectors, k: int) -> list[Rows]:
 
 def _hits(state: _State, query: Vectors, distinct: Rows, k: int) -> list[Hit]:
     """The k best rows of some distinct ones, by scores in 64 bits, which do not depend on how they were found."""
-    vectors = state.store.vectors(distinct).astype(np.float64)
-    scores = np.einsum("nd,d->n", vectors, query.astype(np.float64))
+    scores = np.empty(len(distinct))
+    for start in range(0, len(distinct), PART):  # a group may have more vectors than memory
+        own = slice(start, start + PART)
+        vectors = state.store.vectors(distinct[own]).astype(np.float64)
+        scores[own] = np.einsum("nd,d->n", vectors, query.astype(np.float64))
     best = np.flatnonzero(scores >= _kth(scores, k))
     runs = [state.grouping.rows(int(row), k) for row in distinct[best]]
     rows = np.concatenate(runs) if runs else np.zeros(0, np.int64)
     repeated = np.repeat(scores[best], [len(run) for run in runs])
     order = np.lexsort((rows, -repeated))[:k]
     passages = [state.store.passage(int(row)) for row in rows[order]]
-    return [
-        Hit(p.id, p.text, float(s), p.truncated) for p, s in zip(passages, repeated[order], strict=True)
-    ]
+    return [Hit(p.id, p.text, float(s), p.truncated) for p, s in zip(passages, repeated[order], strict=True)]

@@ -125,7 +125,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             content = json.loads((folder / NAME).read_text(encoding="utf-8"))
             if not isinstance(content, dict) or content.get("format") != FORMAT:
                 raise BundleError(
-                    folder, f"{NAME} has another format than '{FORMAT}', which this version reads; build the index again"
+                    folder,
+                    f"{NAME} has another format than '{FORMAT}', which this version reads; build the index again",
                 )
             if content.pop("seal", None) != _seal(content):
                 raise BundleError(folder, f"{NAME} was changed after it was written (its seal does not fit)")
@@ -303,7 +304,11 @@ def put_file(folder: Path, manifest: Manifest, field: str, content: Any) -> Mani
 def first_parts(manifest: Manifest, count: int) -> Manifest:
     """The state with its first parts alone."""
     parts = manifest.parts[:count]
-    kept = {name for part in parts for name in part.files} | {manifest.graph, manifest.groups, manifest.deleted}
+    kept = {name for part in parts for name in part.files} | {
+        manifest.graph,
+        manifest.groups,
+        manifest.deleted,
+    }
     return msgspec.structs.replace(
         manifest, parts=parts, files={n: f for n, f in manifest.files.items() if n in kept}
     )
