@@ -27,9 +27,9 @@ EXPANSION_SEARCH = 128
 EXPANSION_GROUP = 16
 """candidates in the search for a new vector's group"""
 ALIKE = 0.002
-"""cosine distance to a node's vector up to which a vector belongs to the node. At 0.0009 (50,000 vectors around one point, 5,000
-others, 384 dimensions) a graph with a node for each finds 4 of 10; cosines within a node differ by less than those that a
-variant in 8 bits gives the same text"""
+"""cosine distance to a node's vector up to which a vector belongs to the node. Measured with 384 dimensions, 5,000 random vectors
+beside 50,000 around one point: at a distance of 0.0001 a graph with a node for each has recall@10 0.90, at 0.0009 0.39; with
+these nodes 0.97, as without the 50,000"""
 FLAT = 65_536
 """nodes up to which a search compares the query with each node, in 16 bits: 4 ms at 384 dimensions, and none is missed"""
 

@@ -129,7 +129,7 @@ class Index:
             OutputError, UnavailableError: the disk refuses.
         """
         graphs.library()
-        comparing = _metric(metric or getattr(embedder, "similarity", "cosine"))
+        comparing = _metric(metric if metric is not None else str(getattr(embedder, "similarity", "cosine")))
         output = Path(output).absolute()
         files.refuse_taken(output, overwrite)
         count = _check(corpus, columns, split, (), progress)
@@ -501,8 +501,11 @@ def _near(state: _State, queries: Vectors, k: int) -> list[Rows]:
 
 def _hits(state: _State, query: Vectors, distinct: Rows, k: int) -> list[Hit]:
     """The k best rows of some distinct ones, by scores in 64 bits, which do not depend on how they were found."""
-    vectors = state.store.vectors(distinct).astype(np.float64)
-    scores = np.einsum("nd,d->n", vectors, query.astype(np.float64))
+    scores = np.empty(len(distinct))
+    for start in range(0, len(distinct), PART):  # a group may have more vectors than memory
+        own = slice(start, start + PART)
+        vectors = state.store.vectors(distinct[own]).astype(np.float64)
+        scores[own] = np.einsum("nd,d->n", vectors, query.astype(np.float64))
     best = np.flatnonzero(scores >= _kth(scores, k))
     runs = [state.grouping.rows(int(row), k) for row in distinct[best]]
     rows = np.concatenate(runs) if runs else np.zeros(0, np.int64)
