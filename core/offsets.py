@@ -54,12 +54,16 @@ def token_spans(text: str, windows: Sequence[Any], sequence: int = 0) -> list[Sp
     found = [_offsets(window, sequence) for window in windows]
     solid = _solid(text)
     missing = _missing(solid, found)
-    if not missing.any() and text.isascii():
+    has_space_like = not text.isascii() and SPACE_LIKE.search(text) is not None
+    if len(found) == 1 and not has_space_like and not missing.any():
         return found
     for number, (window, spans) in enumerate(zip(windows, found, strict=True)):
-        _skip_space_like(text, spans)
+        if has_space_like:
+            _skip_space_like(text, spans)
         _restore_begins(spans, _missing(solid, [spans]), window, is_first=number == 0)
-    _attach(text, _missing(solid, found), found)
+    missing = _missing(solid, found)
+    if missing.any():
+        _attach(text, missing, found)
     return found
 
 
