@@ -5,6 +5,7 @@ Where a variant does not hold, layers go back to fp32 one at a time, the most se
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -117,6 +118,9 @@ def _ranked(precision: str, held: Proof, folder: Path, progress: Progress) -> Se
 
 
 def _lost(precision: str, quality: dict[str, float], held: Proof) -> GateError | None:
+    for figure, value in quality.items():
+        if not math.isfinite(value) and math.isfinite(held.reference[figure]):
+            return GateError("quality", precision, figure, value, held.reference[figure])
     name = held.metric
     drop = held.reference[name] - quality[name]
     if name in FIGURES_FALLING:

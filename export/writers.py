@@ -19,7 +19,7 @@ from headway.core.tasks import Example
 from headway.export import cache, encoders, halves, store
 from headway.export.generation import Traced
 from headway.export.precision.base import Feeds, Remembered
-from headway.export.proof import Answers, Parity, Proof, differences
+from headway.export.proof import Answers, Parity, Proof, differences, largest
 from headway.runtime.generation.engine import Engine
 from headway.runtime.generation.pipeline import GenerationPipeline
 from headway.runtime.generation.search import search
@@ -123,13 +123,13 @@ class WriterProof(Proof):
         found = [self._alone(engine, i) for i in progress(numbers, label, len(self.sources))]
         wanted: Answers = [written.logits for written in self.expected]
         worst, mean, spread = differences(found, wanted)
-        neighbours = 0.0
+        apart = []
         for size in BATCHES:
             mixed = np.random.default_rng(size).permutation(len(self.sources))
             for part in (mixed[i : i + size] for i in range(0, len(mixed), size)):
                 late = len(part) // 2 if engine.joinable else 0
                 for i, logits in zip(part, self._together(engine, part.tolist(), late), strict=True):
-                    neighbours = max(neighbours, float(np.abs(logits - found[i]).max()))
+                    apart.append(float(np.abs(logits - found[i]).max()))
         same = [f.argmax(-1) == w.argmax(-1) for f, w in zip(found, wanted, strict=True)]
         return Parity(
             rows=len(self.sources),
@@ -137,7 +137,7 @@ class WriterProof(Proof):
             longest=max(map(len, self.sources)),
             worst=worst,
             mean=mean,
-            neighbours=neighbours / spread,
+            neighbours=largest(apart) / spread,
             agreement=float(np.mean(np.concatenate(same))),
             identical=self._identical(engine),
         )
