@@ -57,11 +57,14 @@ def make(precision: str, held: Proof, folder: Path, progress: Progress) -> Varia
 
 
 def _convert(precision: str, kept: Collection[str], held: Proof, folder: Path) -> None:
-    engine = engines.load(held.target)
+    engine, given = engines.load(held.target), dict[str, ir.DataType]()
     for role, path in held.graphs(folder).items():
         model = base.load(precision).convert(store.twin(held.fp32[role]), kept, held.feeds(role))
         if away := held.target != "cpu":
-            model = held.runnable(role, model)
+            model = held.runnable(role, model, given)
+            given |= {
+                str(value.name): value.dtype for value in model.graph.outputs if value.dtype is not None
+            }
         model = engine.rewrite(model)
         if refused := engine.refused(model):
             remedy = "export another precision, or for another --target"
@@ -72,7 +75,7 @@ def _convert(precision: str, kept: Collection[str], held: Proof, folder: Path) -
             _write(role, model, held, path)
             continue
         other = store.twin(model)
-        model = held.runnable(role, model)
+        model = held.runnable(role, model, {})
         contract.check(model, held.draft.graphs[role], held.checkpoint)
         store.write_with_twin(model, path, other, path.with_name(f"{role}{FOR_OTHERS}"))
 

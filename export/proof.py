@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ class Proof(ABC):
     tokenizer: Any
     """the bundle's own"""
     fp32: dict[str, ir.Model]
-    """graphs by role, which nobody changes"""
+    """graphs by role, which nobody changes; one that gives what another takes stands before it"""
     traced: dict[str, Graph]
     """what those take and give"""
     examples: list[Example]
@@ -88,8 +88,11 @@ class Proof(ABC):
         """Where a variant's graphs lie, by role."""
         return {role: folder / f"{role}.onnx" for role in self.fp32}
 
-    def runnable(self, role: str, model: ir.Model) -> ir.Model:
-        """A variant's graph as headway's runtime takes it; it may be changed in place."""
+    def runnable(self, role: str, model: ir.Model, given: Mapping[str, ir.DataType]) -> ir.Model:
+        """A variant's graph as headway's runtime takes it; it may be changed in place.
+
+        `given`: types of what the variant's graphs before it give, by name.
+        """
         return model
 
     def provable(self, role: str, model: ir.Model) -> ir.Model:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,8 @@ from headway.runtime.generation.pipeline import GenerationPipeline
 from headway.runtime.generation.search import search
 from headway.train.checkpoint import Opened
 
+ROLES = ("encoder", "decoder")
+"""of the graphs; the decoder takes what the encoder gives"""
 BATCHES = (3, 8)
 """sources in a batch, of all lengths"""
 OWN = 24
@@ -59,10 +61,9 @@ class WriterProof(Proof):
     own: int
     """how many of the sources, from the first on, are the user's"""
 
-    def runnable(self, role: str, model: ir.Model) -> ir.Model:
-        away = self.target != "cpu"
-        if away:
-            self._given.update(halves.narrow(model, self._given if role == "decoder" else None))
+    def runnable(self, role: str, model: ir.Model, given: Mapping[str, ir.DataType]) -> ir.Model:
+        if self.target != "cpu":
+            halves.narrow(model, given)
         if role == "encoder":
             return model
         return cache.in_place(model, self.draft.graphs[role], self.checkpoint, self.target)
@@ -71,11 +72,6 @@ class WriterProof(Proof):
         if role == "decoder":
             model = cache.whole(model, cache.declare(self.traced[role]))
         return halves.widen(model)
-
-    @cached_property
-    def _given(self) -> dict[str, ir.DataType]:
-        """Types of what a variant's graphs give each other."""
-        return {}
 
     def feeds(self, role: str) -> Feeds:
         return self._read[role]
@@ -224,7 +220,7 @@ def prove(
     """Let PyTorch write. `own`: examples of the kind that the model will see."""
     found, of_user = sources(opened, common["tokenizer"], own)
     return WriterProof(
-        fp32={role: graph.model for role, graph in traced.items()},
+        fp32={role: traced[role].model for role in ROLES if role in traced},
         traced={role: graph.declared for role, graph in traced.items()},
         sources=found,
         expected=[_written(opened, source) for source in progress(found, "PyTorch", len(found))],
