@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -84,6 +85,7 @@ def agreement(answers: Answers, expected: Answers) -> Agreement:
         return Agreement(0.0, 0.0)
     a, b = answers.astype(np.float64), expected.astype(np.float64)
     cosines = (a * b).sum(-1) / np.maximum(np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1), 1e-12)
+    cosines = np.nan_to_num(cosines, nan=0.0)  # what is no number agrees with nothing
     return Agreement(float(cosines.mean()), float(cosines.min()))
 
 
@@ -102,11 +104,11 @@ def quality(task: str, examples: Sequence[Any], answers: Answers) -> dict[str, f
 
 
 def _equal(a: Any, b: Any, near: float) -> bool:
-    return abs(a - b) <= near if isinstance(a, float) and isinstance(b, float) else bool(a == b)
+    return bool(a == b) or (isinstance(a, float) and isinstance(b, float) and abs(a - b) <= near)
 
 
 def _tolerance(expected: Answers) -> float:
-    numbers = [answer for answer in expected if isinstance(answer, float)]
+    numbers = [answer for answer in expected if isinstance(answer, float) and math.isfinite(answer)]
     return NEAR * (max(numbers) - min(numbers)) if numbers else 0.0
 
 

@@ -34,7 +34,9 @@ def precision_recall(gold: Sequence[Iterable[Any]], said: Sequence[Iterable[Any]
 
 
 def pearson(a: Sequence[float], b: Sequence[float]) -> float:
-    """Linear correlation; 0 where one side does not vary."""
+    """Linear correlation; 0 where one side does not vary, NaN where a value is no number."""
+    if not np.isfinite([*a, *b]).all():
+        return float("nan")
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     x, y = x - x.mean(), y - y.mean()
     if min(np.ptp(a), np.ptp(b)) <= 0:
@@ -43,7 +45,9 @@ def pearson(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Correlation of ranks, equal values sharing their mean rank."""
+    """Correlation of ranks, equal values sharing their mean rank; NaN where a value is no number."""
+    if not np.isfinite([*a, *b]).all():  # it would have a rank
+        return float("nan")
     return pearson(_ranks(a).tolist(), _ranks(b).tolist())
 
 

@@ -21,7 +21,7 @@ from headway.core.progress import Progress, silent
 from headway.core.tasks import EncoderTask, Example, Output, Row, Spec
 from headway.export import contract, graph, ragged, store
 from headway.export.precision.base import Feeds, Remembered
-from headway.export.proof import Answers, Parity, Proof, differences
+from headway.export.proof import Answers, Parity, Proof, differences, largest
 from headway.export.unpacked import OnProcessor
 from headway.runtime.backends.base import Backend, engines_for, load_engine
 from headway.runtime.pipeline import EncoderPipeline
@@ -229,7 +229,7 @@ def measure(
     """Run the rows alone and in batches through the runtime's own engine."""
     ragged = Ragged.of(compared)
     found = alone(task, backend, compared, progress, label)
-    neighbours = 0.0
+    apart = []
     longest = int(ragged.lengths.max())
     for size in sorted({min(size, max(2, BATCH_TOKENS // longest)) for size in BATCHES}):
         mixed = np.random.default_rng(size).permutation(len(compared))
@@ -237,7 +237,7 @@ def measure(
         for part, outputs in zip(parts, backend.run([ragged.take(p) for p in parts]), strict=True):
             for i, answer in zip(part, tasks.joined(task, outputs), strict=True):
                 own = answer[: len(found[i])] if answer.ndim == 2 else answer
-                neighbours = max(neighbours, float(np.abs(own - found[i]).max()))
+                apart.append(float(np.abs(own - found[i]).max()))
     worst, mean, spread = differences(found, expected)
     return Parity(
         rows=len(compared),
@@ -245,13 +245,15 @@ def measure(
         longest=longest,
         worst=worst,
         mean=mean,
-        neighbours=neighbours / spread,
+        neighbours=largest(apart) / spread,
         agreement=agreement(task, spec, found, expected),
     )
 
 
 def agreement(task: EncoderTask, spec: Spec, found: Answers, expected: Answers) -> float:
-    """How far two lists of answers come to the same."""
+    """How far two lists of answers come to the same; NaN where any answer is no number."""
+    if not all(np.isfinite(answer).all() for answer in (*found, *expected)):
+        return float("nan")
     if "width" in task.GRAPH[task.READ[0]]:
         ours, theirs = np.stack(found).astype(np.float64), np.stack(expected).astype(np.float64)
         lengths = np.linalg.norm(ours, axis=-1) * np.linalg.norm(theirs, axis=-1)

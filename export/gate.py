@@ -5,6 +5,7 @@ Where a variant does not hold, layers go back to fp32 one at a time, the most se
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -56,11 +57,14 @@ def make(precision: str, held: Proof, folder: Path, progress: Progress) -> Varia
 
 
 def _convert(precision: str, kept: Collection[str], held: Proof, folder: Path) -> None:
-    engine = engines.load(held.target)
+    engine, given = engines.load(held.target), dict[str, ir.DataType]()
     for role, path in held.graphs(folder).items():
         model = base.load(precision).convert(store.twin(held.fp32[role]), kept, held.feeds(role))
         if away := held.target != "cpu":
-            model = held.runnable(role, model)
+            model = held.runnable(role, model, given)
+            given |= {
+                str(value.name): value.dtype for value in model.graph.outputs if value.dtype is not None
+            }
         model = engine.rewrite(model)
         if refused := engine.refused(model):
             remedy = "export another precision, or for another --target"
@@ -71,7 +75,7 @@ def _convert(precision: str, kept: Collection[str], held: Proof, folder: Path) -
             _write(role, model, held, path)
             continue
         other = store.twin(model)
-        model = held.runnable(role, model)
+        model = held.runnable(role, model, {})
         contract.check(model, held.draft.graphs[role], held.checkpoint)
         store.write_with_twin(model, path, other, path.with_name(f"{role}{FOR_OTHERS}"))
 
@@ -117,6 +121,9 @@ def _ranked(precision: str, held: Proof, folder: Path, progress: Progress) -> Se
 
 
 def _lost(precision: str, quality: dict[str, float], held: Proof) -> GateError | None:
+    for figure, value in quality.items():
+        if not math.isfinite(value) and math.isfinite(held.reference[figure]):
+            return GateError("quality", precision, figure, value, held.reference[figure])
     name = held.metric
     drop = held.reference[name] - quality[name]
     if name in FIGURES_FALLING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from headway.core.tasks import Example, Spec, Task
 from headway.core.tolerance import PRECISION
 from headway.export.precision.base import Feeds
 from headway.runtime.pipeline import Pipeline
+
+LEAST_AGREEMENT = -1.0
+"""of a correlation or a cosine: every number will do"""
 
 Answers = list[NDArray[np.float32]]
 """of each row: (C), (T, C) or (D); of what is written (T, V)"""
@@ -45,9 +48,10 @@ class Parity:
     def worst_of(self, other: Parity) -> Parity:
         """Of two graphs of one variant, compared on the same rows."""
         larger = {
-            name: max(getattr(self, name), getattr(other, name)) for name in ("worst", "mean", "neighbours")
+            name: largest([getattr(self, name), getattr(other, name)])
+            for name in ("worst", "mean", "neighbours")
         }
-        return replace(self, **larger, agreement=min(self.agreement, other.agreement))
+        return replace(self, **larger, agreement=float(np.min([self.agreement, other.agreement])))
 
     def as_manifest(self, precision: str, by: str) -> dict[str, Any]:
         return asdict(self) | {"limits": asdict(PRECISION[precision]), "by": by}
@@ -64,7 +68,7 @@ class Proof(ABC):
     tokenizer: Any
     """the bundle's own"""
     fp32: dict[str, ir.Model]
-    """graphs by role, which nobody changes"""
+    """graphs by role, which nobody changes; one that gives what another takes stands before it"""
     traced: dict[str, Graph]
     """what those take and give"""
     examples: list[Example]
@@ -85,8 +89,11 @@ class Proof(ABC):
         """Where a variant's graphs lie, by role."""
         return {role: folder / f"{role}.onnx" for role in self.fp32}
 
-    def runnable(self, role: str, model: ir.Model) -> ir.Model:
-        """A variant's graph as headway's runtime takes it; it may be changed in place."""
+    def runnable(self, role: str, model: ir.Model, given: Mapping[str, ir.DataType]) -> ir.Model:
+        """A variant's graph as headway's runtime takes it; it may be changed in place.
+
+        `given`: types of what the variant's graphs before it give, by name.
+        """
         return model
 
     def provable(self, role: str, model: ir.Model) -> ir.Model:
@@ -134,12 +141,19 @@ def differences(found: Answers, expected: Answers) -> tuple[float, float, float]
     return float(apart.max()) / spread, float(apart.mean()) / spread, spread
 
 
+def largest(figures: Sequence[float]) -> float:
+    """The largest, at least 0; NaN where any is NaN, which Python's `max` loses: `max(0.0, nan)` is 0.0."""
+    return float(np.max(figures, initial=0.0))
+
+
 def problem(precision: str, measured: Parity) -> GateError | None:
     """The first figure that is on the wrong side of its limit, or is no number; None if all hold."""
     limits = PRECISION[precision]
     for figure in ("worst", "mean", "neighbours"):
         if not getattr(measured, figure) <= getattr(limits, figure):
             return GateError("parity", precision, figure, getattr(measured, figure), getattr(limits, figure))
+    if not np.isfinite(measured.agreement):
+        return GateError("parity", precision, "agreement", measured.agreement, LEAST_AGREEMENT)
     if measured.identical is not None and not measured.identical >= limits.identical:
         return GateError("parity", precision, "identical texts", measured.identical, limits.identical)
     return None

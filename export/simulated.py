@@ -28,7 +28,8 @@ EXACT = (
 def simulate(model: ir.Model) -> ir.Model:
     """The same graph for a processor; it may be changed in place. Inputs and outputs keep their names and types."""
     ShapeInferencePass()(model)
-    assert all(value.dtype is not None for node in model.graph for value in node.outputs if value.uses())
+    used = [value for node in model.graph for value in node.outputs if value.uses()]
+    assert all(value.dtype is not None for value in used)
     for value in model.graph.initializers.values():
         if value.dtype in HALVES and value.const_value is not None:
             value.const_value = ir.tensor(value.const_value.numpy().astype(np.float32), name=value.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +20,14 @@ from headway.core.tasks import Example
 from headway.export import cache, encoders, halves, store
 from headway.export.generation import Traced
 from headway.export.precision.base import Feeds, Remembered
-from headway.export.proof import Answers, Parity, Proof, differences
+from headway.export.proof import Answers, Parity, Proof, differences, largest
 from headway.runtime.generation.engine import Engine
 from headway.runtime.generation.pipeline import GenerationPipeline
 from headway.runtime.generation.search import search
 from headway.train.checkpoint import Opened
 
+ROLES = ("encoder", "decoder")
+"""of the graphs; the decoder takes what the encoder gives"""
 BATCHES = (3, 8)
 """sources in a batch, of all lengths"""
 OWN = 24
@@ -60,10 +62,9 @@ class WriterProof(Proof):
     own: int
     """how many of the sources, from the first on, are the user's"""
 
-    def runnable(self, role: str, model: ir.Model) -> ir.Model:
-        away = self.target != "cpu"
-        if away:
-            self._given.update(halves.narrow(model, self._given if role == "decoder" else None))
+    def runnable(self, role: str, model: ir.Model, given: Mapping[str, ir.DataType]) -> ir.Model:
+        if self.target != "cpu":
+            halves.narrow(model, given)
         if role == "encoder":
             return model
         return cache.in_place(model, self.draft.graphs[role], self.checkpoint, self.target)
@@ -72,11 +73,6 @@ class WriterProof(Proof):
         if role == "decoder":
             model = cache.whole(model, cache.declare(self.traced[role]))
         return halves.widen(model)
-
-    @cached_property
-    def _given(self) -> dict[str, ir.DataType]:
-        """Types of what a variant's graphs give each other."""
-        return {}
 
     def feeds(self, role: str) -> Feeds:
         return self._read[role]
@@ -124,13 +120,13 @@ class WriterProof(Proof):
         found = [self._alone(engine, i) for i in progress(numbers, label, len(self.sources))]
         wanted: Answers = [written.logits for written in self.expected]
         worst, mean, spread = differences(found, wanted)
-        neighbours = 0.0
+        apart = []
         for size in BATCHES:
             mixed = np.random.default_rng(size).permutation(len(self.sources))
             for part in (mixed[i : i + size] for i in range(0, len(mixed), size)):
                 late = len(part) // 2 if engine.joinable else 0
                 for i, logits in zip(part, self._together(engine, part.tolist(), late), strict=True):
-                    neighbours = max(neighbours, float(np.abs(logits - found[i]).max()))
+                    apart.append(float(np.abs(logits - found[i]).max()))
         same = [f.argmax(-1) == w.argmax(-1) for f, w in zip(found, wanted, strict=True)]
         return Parity(
             rows=len(self.sources),
@@ -138,7 +134,7 @@ class WriterProof(Proof):
             longest=max(map(len, self.sources)),
             worst=worst,
             mean=mean,
-            neighbours=neighbours / spread,
+            neighbours=largest(apart) / spread,
             agreement=float(np.mean(np.concatenate(same))),
             identical=self._identical(engine),
         )
@@ -159,8 +155,10 @@ class WriterProof(Proof):
 
     def pipeline(self) -> GenerationPipeline:
         with tempfile.TemporaryDirectory() as name:  # onnxruntime has read the graphs when they are opened
+            given: dict[str, ir.DataType] = {}
             for role, path in self.graphs(Path(name)).items():
-                model = self.runnable(role, store.twin(self.fp32[role]))
+                model = self.runnable(role, store.twin(self.fp32[role]), given)
+                given |= {str(v.name): v.dtype for v in model.graph.outputs if v.dtype is not None}
                 store.write(model if self.target == "cpu" else self.provable(role, model), path)
             engine = self._open(Path(name))
         spec = tasks.spec(self.task, self.draft)
@@ -234,7 +232,7 @@ def prove(
     """Let PyTorch write. `own`: examples of the kind that the model will see."""
     found, of_user = sources(opened, common["tokenizer"], own)
     return WriterProof(
-        fp32={role: graph.model for role, graph in traced.items()},
+        fp32={role: traced[role].model for role in ROLES if role in traced},
         traced={role: graph.declared for role, graph in traced.items()},
         sources=found,
         expected=[_written(opened, source) for source in progress(found, "PyTorch", len(found))],

@@ -73,6 +73,8 @@ class Opener:
         )  # weights of large graphs
         needed = [name for name in self.declared.files if name.startswith(beside)]
         self.declared.verify(self.folder, dict.fromkeys([*named.values(), *needed]))
+        for name in dict.fromkeys(Path(graph).parent.as_posix() for graph in named.values()):
+            self.declared.refuse_unlisted_links(self.folder, name)
         return {role: self.folder / name for role, name in named.items()}
 
     def open(self, choice: Choice) -> Backend:

@@ -21,7 +21,7 @@ from headway.export import cache, generation_settings, store
 from headway.runtime.backends import onnxruntime_cuda
 from headway.runtime.generation.batch import Batch
 from headway.runtime.generation.engine import Engine
-from headway.runtime.generation.gpu import beams, kernels
+from headway.runtime.generation.gpu import beams, kernels, steps
 from headway.runtime.generation.gpu import onnxruntime as gpu_onnxruntime
 from headway.runtime.generation.gpu.stepwise import placed
 from headway.runtime.generation.search import score, search
@@ -248,3 +248,16 @@ def test_caches_for_a_gpu_are_not_for_a_processor(driver: Driver) -> None:
         UnavailableError, match="^fp32, whose caches are made for a GPU, on a processor is not"
     ):
         Engine(graphs, 1)
+
+
+def test_caches_of_more_than_ten_sizes(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The groups of caches are told apart by their whole number, not by its last digit."""
+    alike = steps.Steps._alike
+
+    def many(self: steps.Steps) -> list[steps.Alike]:
+        groups = alike(self)
+        single = [group._replace(names=group.names[:1]) for group in groups]
+        return [single[i % len(single)] for i in range(10)] + groups
+
+    monkeypatch.setattr(steps.Steps, "_alike", many)
+    assert_same(search(on_gpu("gpt2"), MANY, BEAMS, str), search(engine("gpt2"), MANY, BEAMS, str))

@@ -190,6 +190,11 @@ def _read(core: Any, graph: Path) -> Any:
         return core.read_model(graph)
     except RuntimeError as error:
         unknown = re.search(r"Conversion is failed for: (\S+)|(?:no conversion rule) for: (\S+)", str(error))
+        if "outside the base directory" in str(error):
+            raise UnavailableError(
+                f"weights behind a link, as those of {graph.parent.name}/{graph.name}, in openvino,",
+                "copy the bundle with its files (cp -rL), or use --backend onnxruntime",
+            ) from error
         if unknown is None:
             raise BundleError(graph.parent.parent, f"{graph.name} cannot be opened: {error}") from error
         op = (unknown[1] or unknown[2]).partition("-")[0]

@@ -66,6 +66,8 @@ def build_engines(
         graphs = [declared.variants[name].graphs[role] for role in ROLES if role in declared.graphs]
         beside = [file for file in declared.files if file.startswith(tuple(f"{graph}." for graph in graphs))]
         declared.verify(folder, [*graphs, *beside])
+        for part in dict.fromkeys(Path(graph).parent.as_posix() for graph in graphs):
+            declared.refuse_unlisted_links(folder, part)
         for target in targets:
             wanted = [
                 orders.order(folder, declared, graph, library, target, options, index) for graph in graphs

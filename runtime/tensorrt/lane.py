@@ -47,6 +47,14 @@ class Opened:
         return np.dtype(cast(DTypeLike, kind))
 
 
+def set_input_shape(context: Any, name: str, shape: tuple[int, ...]) -> None:
+    """Tell a context an input's shape. Raises UnavailableError if the engine was not built for it."""
+    if not context.set_input_shape(name, shape):
+        raise UnavailableError(
+            f"a TensorRT engine for {name} of {shape}", "build it again with `headway engines BUNDLE --again`"
+        )
+
+
 class TensorRtLane(Lane[Any]):
     """A batch in an engine."""
 
@@ -60,8 +68,8 @@ class TensorRtLane(Lane[Any]):
         context.set_device_memory(self._scratch.pointer, self._scratch.nbytes)
         context.set_optimization_profile_async(place.profile, self.stream.pointer)
         self.stream.synchronize()
-        inputs = self.tensors.declared.inputs
-        assert all(context.set_input_shape(tensor.name, (place.rows, place.length)) for tensor in inputs)
+        for tensor in self.tensors.declared.inputs:
+            set_input_shape(context, tensor.name, (place.rows, place.length))
         for name, room in self.rooms.items():
             context.set_tensor_address(name, room.device.pointer)
         return context

@@ -18,6 +18,7 @@ import msgspec
 
 from headway.core import files
 from headway.core.errors import HeadwayError, OutputError, UnavailableError
+from headway.core.manifest import NAME as MANIFEST
 from headway.runtime.tensorrt.key import Key, Options
 
 T = TypeVar("T")
@@ -74,6 +75,11 @@ class Store:
     def __init__(self, places: Sequence[Path]) -> None:
         self._places = places
 
+    @property
+    def _writable(self) -> list[Path]:
+        """Without a bundle's folder that is a link: it must not decide where files are written or deleted."""
+        return [p for p in self._places if not (p.is_symlink() and (p.parent / MANIFEST).is_file())]
+
     def find(self, key: Key) -> Engine | None:
         """The engine of that key, if there is a whole one."""
         for place in self._places:
@@ -101,7 +107,7 @@ class Store:
 
     def drop(self, key: Key) -> None:
         """Forget the engine of a key, where it can be deleted."""
-        for place in self._places:
+        for place in self._writable:
             _delete(place / key.name)
 
     def prune(self, reason: Callable[[Key, Path], str | None]) -> Iterator[Pruned]:
@@ -109,7 +115,7 @@ class Store:
 
         `reason`: why an engine in one of the folders is to go; None: it stays.
         """
-        for place in self._places:
+        for place in self._writable:
             for record, folder in engines(place):
                 why = reason(record.key, place)
                 if why is None:
@@ -136,7 +142,7 @@ class Store:
 
     def forgive(self, key: Key) -> None:
         """Forget a refusal."""
-        for place in self._places:
+        for place in self._writable:
             with suppress(OSError):
                 (place / f"{key.name}.refused").unlink()
 
@@ -151,7 +157,7 @@ class Store:
 
     def note(self, key: Key, timings: bytes) -> None:
         """Write timings for other bundles, too, if that can be."""
-        for place in reversed(self._places):
+        for place in reversed(self._writable):
             path = place / _timings_of(key)
             partial = path.with_suffix(f".{os.getpid()}")
             with suppress(OSError):
@@ -163,10 +169,10 @@ class Store:
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
         """Alone among all processes that share the folders; the lock of a process that dies is free."""
-        for place in self._places:
+        for place in self._writable:
             with suppress(OSError):
                 place.mkdir(parents=True, exist_ok=True)
-                handle = os.open(place / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+                handle = os.open(place / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
                 break
         else:
             yield  # nothing can be written, so that nobody else writes either
@@ -180,7 +186,7 @@ class Store:
     def _written(self, write: Callable[[Path], T]) -> T:
         """What `write` gives for the first folder that it can write."""
         problem: HeadwayError | None = None
-        for place in self._places:
+        for place in self._writable:
             try:
                 place.mkdir(parents=True, exist_ok=True)
                 return write(place)
@@ -188,8 +194,9 @@ class Store:
                 problem = problem or error
             except OSError as error:
                 problem = problem or OutputError.of(place, error)
-        assert problem is not None
-        raise problem
+        raise problem or UnavailableError(
+            "a folder for engines", "set XDG_CACHE_HOME to one that can be written"
+        )
 
 
 def _timings_of(key: Key) -> str:
@@ -200,7 +207,7 @@ def _timings_of(key: Key) -> str:
 def _alone(path: Path) -> Iterator[bool]:
     """Whether nobody else has the lock, which is held meanwhile."""
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError:
         yield False
         return

@@ -58,8 +58,12 @@ class Steps:
             "itself": 8 * rows,
             "one": 8,
         }
-        pointers = [f"{what}{i}" for i in range(len(self._groups)) for what in ("own", "new", "other")]
-        device |= {name: 8 * len(self._groups[int(name[-1])].names) for name in pointers}
+        pointers = {
+            f"{what}{i}": 8 * len(group.names)
+            for i, group in enumerate(self._groups)
+            for what in ("own", "new", "other")
+        }
+        device |= pointers
         for name, shape in self._shapes.items():
             if name.startswith((PAST, PRESENT, "logits")) and name != "logits_at" and not self._aliased(name):
                 device[name] = model.nbytes(name, shape)

@@ -24,7 +24,7 @@ from headway.runtime.generation.gpu.kernels import open_kernels
 from headway.runtime.generation.gpu.reading import Model
 from headway.runtime.tensorrt import order as orders
 from headway.runtime.tensorrt.key import Target
-from headway.runtime.tensorrt.lane import Opened
+from headway.runtime.tensorrt.lane import Opened, set_input_shape
 from headway.runtime.tensorrt.library import Library, open_library
 from headway.runtime.tensorrt.manager import Building, Managed
 from headway.runtime.tensorrt.order import Apart, Order
@@ -111,7 +111,7 @@ class TensorRtGraph:
             context.set_optimization_profile_async(profile, self._place.stream.pointer)
             self._place.stream.synchronize()
         for name in self._ranges[profile]:
-            assert context.set_input_shape(name, shapes[name])
+            set_input_shape(context, name, shapes[name])
         for name, (pointer, _) in tensors.items():
             context.set_tensor_address(name, pointer)
         return context
