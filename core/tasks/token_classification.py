@@ -612,7 +612,9 @@ def _scheme(examples: Sequence[Example], results: Sequence[Result]) -> tuple[str
     for result in results:
         if isinstance(result.tags, Tags):
             return result.tags.scheme, result.tags.labels
-    labels = list(dict.fromkeys(tag for one in (*examples, *results) for tag in one.tags or ()))
+    tags: list[Sequence[str]] = [example.tags or () for example in examples]
+    tags += [result.tags or () for result in results]
+    labels = list(dict.fromkeys(tag for own in tags for tag in own))
     return scheme_of(labels), labels
 
 
