@@ -162,7 +162,7 @@ def spec(task: Task, manifest: Any, settings: Mapping[str, Any] | None = None) -
     own = msgspec.convert(settings or manifest.settings, task.Settings)
     if (twice := data.repeated(manifest.labels)) is not None:
         raise msgspec.ValidationError(f"two of its labels are called '{twice}'")
-    side = getattr(manifest, "truncation_side", "right")  # of a checkpoint its tokenizer says it
+    side: Side = getattr(manifest, "truncation_side", "right")  # of a checkpoint its tokenizer says it
     return Spec(list(manifest.labels), manifest.max_length, own, side)
 
 
