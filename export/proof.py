@@ -47,11 +47,13 @@ class Parity:
 
     def worst_of(self, other: Parity) -> Parity:
         """Of two graphs of one variant, compared on the same rows."""
-        larger = {
-            name: largest([getattr(self, name), getattr(other, name)])
-            for name in ("worst", "mean", "neighbours")
-        }
-        return replace(self, **larger, agreement=float(np.min([self.agreement, other.agreement])))
+        return replace(
+            self,
+            worst=largest([self.worst, other.worst]),
+            mean=largest([self.mean, other.mean]),
+            neighbours=largest([self.neighbours, other.neighbours]),
+            agreement=float(np.min([self.agreement, other.agreement])),
+        )
 
     def as_manifest(self, precision: str, by: str) -> dict[str, Any]:
         return asdict(self) | {"limits": asdict(PRECISION[precision]), "by": by}
