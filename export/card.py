@@ -33,7 +33,7 @@ def write(bundle: Bundle, metric: str) -> str:
     if compared := bundle.source.get("end_to_end"):
         proof += (
             f" What it answers to {compared['inputs']} raw strings was compared with {compared['reference']} on the "
-            f"model's folder: the largest difference is {compared['worst']:.2g} of the reference's standard deviation."
+            f"model's folder, by {compared['computed_by']}: the largest difference is {compared['worst']:.2g} of the reference's standard deviation."
         )
     simulated = [name for name, v in bundle.variants.items() if v.parity["by"] == "simulation"]
     if simulated:

@@ -140,7 +140,9 @@ def test_generated_texts_are_those_of_generate(kind: str, tmp_path: Path) -> Non
     settings = folder / "generation_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"no_repeat_ngram_size": 2}))
     export(folder, options(tmp_path))
-    assert compared(tmp_path) == {"reference": "generate", "inputs": 12, "worst": 0.0}
+    found = compared(tmp_path)
+    assert (found["reference"], found["inputs"], found["worst"]) == ("generate", 12, 0.0)
+    assert found["computed_by"] == f"transformers {transformers.__version__}"
 
 
 # --- prompts of a call
@@ -213,6 +215,7 @@ def test_export_needs_no_sentence_transformers(tmp_path: Path, monkeypatch: pyte
     folder = Embedder(config=PROMPTS).save(tmp_path / "model")
     export(folder, options(tmp_path))
     assert compared(tmp_path)["worst"] < 1e-3
+    assert compared(tmp_path)["computed_by"] == "the folder's configuration files"
     opened = checkpoint.open_foreign(
         cross_encoders.FORMS["4-sigmoid"].save(tmp_path / "ranker"), "text-ranking", []
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,6 +42,11 @@ class Reference(Protocol):
     name: str
     """as a user calls it: `SentenceTransformer.encode`"""
 
+    @property
+    def computed_by(self) -> str:
+        """The library with its version; or the folder's configuration files, where it is not installed."""
+        ...
+
     def cases(self, texts: Sequence[str]) -> list[Case]:
         """Inputs made of raw strings, some longer than the model."""
         ...
@@ -56,6 +62,14 @@ class Reference(Protocol):
     def variations(self, cases: Sequence[Case]) -> Iterator[tuple[str, list[Answer]]]:
         """Names of settings, with the answers of a model that does not have the setting: they tell what is ignored."""
         ...
+
+
+CONFIGURATION_FILES = "the folder's configuration files"
+
+
+def installed(package: str) -> str:
+    """A package with its version."""
+    return f"{package} {version(package)}"
 
 
 def with_config_of_files(opened: Opened) -> Any:

@@ -38,6 +38,8 @@ class EndToEnd:
 
     reference: str
     """the library's function"""
+    computed_by: str
+    """the library with its version, or the folder's configuration files"""
     inputs: int
     worst: float
     """largest difference of what a user gets, as a share of the reference's standard deviation"""
@@ -61,7 +63,7 @@ def check(opened: Opened, pipe: Pipeline, own: Iterable[Any]) -> EndToEnd | None
         expected = reference.answers(cases)
         worst = difference(found, expected) if cases else 0.0
         if worst <= END_TO_END:
-            return EndToEnd(reference.name, len(cases), worst)
+            return EndToEnd(reference.name, reference.computed_by, len(cases), worst)
         raise EndToEndError(
             opened.foreign, reference.name, worst, END_TO_END, _ignored(reference, cases, found)
         )

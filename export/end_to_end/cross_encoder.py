@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from headway.export.end_to_end.base import Answer, Case
+from headway.export.end_to_end.base import CONFIGURATION_FILES, Answer, Case, installed
 from headway.train.checkpoint import Opened
 from headway.train.sentence_transformers_config import (
     ACTIVATION_FUNCTIONS,
@@ -62,6 +62,10 @@ class CrossEncoderReference:
     settings: Settings
     library: Any
     name: str = "CrossEncoder.predict"
+
+    @property
+    def computed_by(self) -> str:
+        return CONFIGURATION_FILES if self.library is None else installed("sentence-transformers")
 
     def cases(self, texts: Sequence[str]) -> list[Case]:
         return [Case((query, passage)) for query, passage in zip(texts, [*texts[1:], texts[0]], strict=True)]

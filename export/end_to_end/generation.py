@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from headway.export.end_to_end.base import Answer, Case
+from headway.export.end_to_end.base import Answer, Case, installed
 from headway.train.checkpoint import Opened
 
 NEW_TOKENS = 12
@@ -47,6 +47,10 @@ class GenerationReference:
     special_tokens: bool
     max_length: int
     name: str = "generate"
+
+    @property
+    def computed_by(self) -> str:
+        return installed("transformers")
 
     def cases(self, texts: Sequence[str]) -> list[Case]:
         """Texts that the model reads whole with what it generates."""

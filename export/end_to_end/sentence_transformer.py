@@ -14,7 +14,7 @@ from tokenizers import normalizers
 from transformers import AutoTokenizer
 
 from headway.core.tasks.sentence_embedding import similarities
-from headway.export.end_to_end.base import Answer, Case
+from headway.export.end_to_end.base import CONFIGURATION_FILES, Answer, Case, installed
 from headway.train.checkpoint import Opened
 from headway.train.heads import Pooled
 from headway.train.sentence_transformers_config import (
@@ -108,6 +108,10 @@ class SentenceTransformerReference:
     settings: Settings
     library: Any
     name: str = "SentenceTransformer.encode"
+
+    @property
+    def computed_by(self) -> str:
+        return CONFIGURATION_FILES if self.library is None else installed("sentence-transformers")
 
     def cases(self, texts: Sequence[str]) -> list[Case]:
         pairs = [Case(pair) for pair in pairwise(texts[: PAIRS + 1])]

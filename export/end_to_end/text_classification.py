@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from transformers import AutoTokenizer, TextClassificationPipeline
 
-from headway.export.end_to_end.base import Answer, Case, with_config_of_files
+from headway.export.end_to_end.base import Answer, Case, installed, with_config_of_files
 from headway.train.checkpoint import Opened
 
 FUNCTIONS = ("softmax", "sigmoid", "none")
@@ -33,6 +33,10 @@ class TextClassificationReference:
     max_length: int
     pair: bool
     name: str = 'pipeline("text-classification")'
+
+    @property
+    def computed_by(self) -> str:
+        return installed("transformers")
 
     def cases(self, texts: Sequence[str]) -> list[Case]:
         if self.pair:

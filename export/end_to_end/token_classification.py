@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from transformers import AutoTokenizer, TokenClassificationPipeline
 
-from headway.export.end_to_end.base import Answer, Case, with_config_of_files
+from headway.export.end_to_end.base import Answer, Case, installed, with_config_of_files
 from headway.train.checkpoint import Opened
 
 CALL = {"constrained": False}
@@ -29,6 +29,10 @@ class TokenClassificationReference:
     pipeline: Any
     max_length: int
     name: str = 'pipeline("token-classification")'
+
+    @property
+    def computed_by(self) -> str:
+        return installed("transformers")
 
     def cases(self, texts: Sequence[str]) -> list[Case]:
         """Words of ASCII texts that the model reads whole: of longer ones the pipeline reads the beginning alone.
