@@ -124,7 +124,8 @@ def open_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 def _lower_case(raw: Any) -> None:
     """Let a `tokenizers.Tokenizer` lower-case texts first, as sentence-transformers' `do_lower_case` does."""
-    parts = list(raw.normalizer) if isinstance(raw.normalizer, normalizers.Sequence) else [raw.normalizer]
+    normalizer: Any = raw.normalizer
+    parts = list(normalizer) if isinstance(normalizer, normalizers.Sequence) else [normalizer]  # type: ignore[call-overload]
     if not any(isinstance(part, normalizers.Lowercase) for part in parts):
         raw.normalizer = normalizers.Sequence([normalizers.Lowercase(), *(p for p in parts if p is not None)])
 

@@ -150,7 +150,7 @@ def _draw_together(
             vectors = encoder(_inputs(rows, part, collate, args.device))
         loss = supervised_contrastive(vectors, torch.tensor([targets[i] for i in part], device=args.device))
         optimizer.zero_grad()
-        scaler.scale(loss).backward()
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         scaler.step(optimizer)
@@ -211,10 +211,10 @@ def fit_head(head: torch.nn.Linear, vectors: torch.Tensor, targets: torch.Tensor
         solver.zero_grad()
         misfit = functional.cross_entropy(x @ weight.T + bias, targets, reduction="sum")
         loss: torch.Tensor = (misfit + 0.5 * weight.square().sum()) / len(x)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    solver.step(objective)
+    solver.step(objective)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         head.weight.copy_(weight)
         if head.bias is not None:

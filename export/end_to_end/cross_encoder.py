@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,10 @@ from headway.train.sentence_transformers_config import (
     read_cross_encoder,
 )
 
-ACTIVATIONS = {"sigmoid": torch.sigmoid, "identity": torch.nn.Identity()}
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "identity": torch.nn.Identity(),
+}
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class CrossEncoderReference:
 
     def variations(self, cases: Sequence[Case]) -> Iterator[tuple[str, list[Answer]]]:
         own = self.settings
-        changes = [
+        changes: list[dict[str, Any]] = [
             *({"activation_fn": name} for name in ACTIVATIONS),
             {"prompt": ""},
             {"truncation_side": "left" if own.truncation_side == "right" else "right"},

@@ -19,7 +19,7 @@ FUNCTIONS = ("softmax", "sigmoid", "none")
 def open_reference(opened: Opened) -> TextClassificationReference | None:
     tokenizer: Any = AutoTokenizer.from_pretrained(opened.folder, trust_remote_code=False)
     return TextClassificationReference(
-        TextClassificationPipeline(model=with_config_of_files(opened), tokenizer=tokenizer),
+        TextClassificationPipeline(model=with_config_of_files(opened), tokenizer=tokenizer),  # type: ignore[no-untyped-call]
         tokenizer.truncation_side,
         opened.spec.max_length,
         opened.spec.settings.pair is True,

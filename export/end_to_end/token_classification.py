@@ -20,7 +20,7 @@ CALL = {"constrained": False}
 def open_reference(opened: Opened) -> TokenClassificationReference | None:
     tokenizer: Any = AutoTokenizer.from_pretrained(opened.folder, trust_remote_code=False)
     tokenizer.model_max_length = opened.spec.max_length
-    pipeline = TokenClassificationPipeline(model=with_config_of_files(opened), tokenizer=tokenizer)
+    pipeline = TokenClassificationPipeline(model=with_config_of_files(opened), tokenizer=tokenizer)  # type: ignore[no-untyped-call]
     return TokenClassificationReference(pipeline, opened.spec.max_length)
 
 
