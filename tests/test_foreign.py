@@ -55,21 +55,23 @@ def test_the_task_is_told_by_the_head(task: str, pretrained: Path, tmp_path: Pat
     [
         ({"num_labels": 3}, "single"),
         ({"num_labels": 3, "problem_type": "multi_label_classification"}, "multi"),
-        ({"num_labels": 1}, "regression"),
+        ({"num_labels": 1, "problem_type": "regression"}, "regression"),
+        ({"num_labels": 1}, "sigmoid"),
     ],
 )
 def test_the_right_activation(settings: dict[str, Any], kind: str, pretrained: Path, tmp_path: Path) -> None:
     folder = with_head("text-classification", pretrained, tmp_path / "model", **settings)
     export(folder, ExportOptions(output=tmp_path / "bundle", precision="fp32", threads=1))
-    assert Bundle.read(tmp_path / "bundle").settings["kind"] == kind
+    assert Bundle.read(tmp_path / "bundle").settings["kind"] == kind.replace("sigmoid", "regression")
     text = "Where is my parcel?"
     result: Any = load(tmp_path / "bundle", threads=1)(text)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
     tokens = transformers.AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")
     with torch.no_grad():
         logits = model(**tokens).logits[0]
-    expected = {"single": logits.softmax(0), "multi": logits.sigmoid(), "regression": logits}[kind].tolist()
-    found = [result.score] if kind == "regression" else list(result.scores.values())
+    activated = {"single": logits.softmax(0), "regression": logits}
+    expected = activated.get(kind, logits.sigmoid()).tolist()
+    found = [result.score] if kind in ("regression", "sigmoid") else list(result.scores.values())
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -135,10 +137,12 @@ def embedder(pretrained: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "embedder"
     transformers.AutoModel.from_pretrained(pretrained).save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(pretrained).save_pretrained(folder)
-    kinds = ("Transformer", "Pooling", "Normalize")
+    kinds = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
     modules = [
-        {"idx": i, "path": "", "type": f"sentence_transformers.models.{k}"} for i, k in enumerate(kinds)
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, path) in enumerate(kinds.items())
     ]
+    (folder / "2_Normalize").mkdir()
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "1_Pooling").mkdir()
     told = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False, "word_embedding_dimension": 32}
@@ -162,7 +166,7 @@ def test_sentence_transformers(embedder: Path, tmp_path: Path) -> None:
 def test_what_headway_cannot_do_of_sentence_transformers(embedder: Path, tmp_path: Path) -> None:
     options = ExportOptions(output=tmp_path / "bundle", precision="fp32")
     change(embedder / "1_Pooling" / "config.json", pooling_mode_mean_tokens=True)
-    with pytest.raises(CheckpointError, match="its pooling is"):
+    with pytest.raises(CheckpointError, match="its pooling_mode is cls, mean"):
         export(embedder, options)
     modules = json.loads((embedder / "modules.json").read_text())
     modules[2]["type"] = "sentence_transformers.models.Dense"

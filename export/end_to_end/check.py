@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from headway.core import tasks
-from headway.core.errors import EndToEndError
+from headway.core.errors import CheckpointError, EndToEndError, HeadwayError
 from headway.core.tolerance import END_TO_END
 from headway.export import encoders
 from headway.export.end_to_end.base import Answer, Case, Reference, difference
@@ -54,8 +54,7 @@ def check(opened: Opened, pipe: Pipeline, own: Iterable[Any]) -> EndToEnd | None
     if opened.foreign is None or module is None:
         return None
     with quiet():
-        opening = import_module(f"headway.export.end_to_end.{module}").open_reference
-        reference: Reference | None = opening(opened)
+        reference = _open(module, opened)
         if reference is None:
             return None
         cases = reference.cases(_texts(pipe, own))
@@ -67,6 +66,20 @@ def check(opened: Opened, pipe: Pipeline, own: Iterable[Any]) -> EndToEnd | None
         raise EndToEndError(
             opened.foreign, reference.name, worst, END_TO_END, _ignored(reference, cases, found)
         )
+
+
+def _open(module: str, opened: Opened) -> Reference | None:
+    """The reference of a task. Raises CheckpointError where the library does not open the model's folder."""
+    opening = import_module(f"headway.export.end_to_end.{module}").open_reference
+    try:
+        reference: Reference | None = opening(opened)
+    except HeadwayError:
+        raise
+    except Exception as error:  # of the library, of any kind
+        said = next(iter(str(error).splitlines()), "")
+        problem = f"its own library does not open it: {type(error).__name__}: {said}"
+        raise CheckpointError(opened.foreign or opened.folder, problem) from error
+    return reference
 
 
 def _texts(pipe: Pipeline, own: Iterable[Any]) -> list[str]:
