@@ -46,7 +46,7 @@ class Parity:
 
     def worst_of(self, other: Parity) -> Parity:
         """Of two graphs of one variant, compared on the same rows."""
-        larger = {
+        larger: dict[str, Any] = {
             name: largest([getattr(self, name), getattr(other, name)])
             for name in ("worst", "mean", "neighbours")
         }
