@@ -1,6 +1,7 @@
 """Benchmarks: sane figures, and no figure for a subject whose answers are wrong."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -303,6 +304,14 @@ def test_vectors_that_are_no_numbers_are_refused() -> None:
         with pytest.raises(GateError):
             measure.refuse_other_answers(*subjects, answers.agreement(other, one))
     measure.refuse_other_answers(*subjects, answers.agreement(2 * one, one))
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_scores_that_are_no_numbers_agree_with_nothing(wrong: float) -> None:
+    right = [0.1, 0.5, 0.9]
+    for ours, theirs in (([0.1, wrong, 0.9], right), (right, [0.1, wrong, 0.9]), (right, [wrong, 0.5, 0.9])):
+        assert answers.agreement(ours, theirs).figure == pytest.approx(2 / 3)
+    assert answers.agreement([0.4, 0.5, 0.9], [0.1, 0.5, wrong]).figure == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("name", NEEDED)

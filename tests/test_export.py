@@ -388,3 +388,63 @@ def test_what_is_wrong_is_told_before_the_work(checkpoint: Path, tmp_path: Path)
     with pytest.raises(CheckpointError):
         export(tmp_path, ExportOptions(output=tmp_path / "bundle"))
     assert [p.name for p in tmp_path.iterdir()] == ["eval.jsonl"]
+
+
+class NaNInPadding:
+    """A backend whose padded rows are no numbers."""
+
+    pads = True
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def run(self, batches: Sequence[Ragged]) -> Any:
+        answers = self._backend.run(batches)
+        for batch, found in zip(batches, answers, strict=True):
+            padded = batch.lengths < batch.lengths.max()
+            for values in found.values():
+                values[padded] = np.nan
+        return answers
+
+
+def test_nan_among_neighbours_is_seen(
+    bundle: Path, manifest: Bundle, opened: pytorch.Opened, texts: list[str]
+) -> None:
+    task: Any = tasks.load("text-classification")
+    rows = rows_of(opened, texts)
+    backend = NaNInPadding(opened_graph(bundle / "fp32" / "model.onnx", manifest))
+    expected = encoders.reference(opened, task, rows, silent)
+    found = encoders.measure(task, opened.spec, backend, rows, expected, silent, "")
+    assert found.worst <= PRECISION["fp32"].worst  # each alone is right
+    assert np.isnan(found.neighbours)
+    problem = proof.problem("fp32", found)
+    assert problem is not None
+    assert (problem.figure, problem.exit_code) == ("neighbours", 4)
+    good = Parity(rows=1, shortest=3, longest=3, worst=0.0, mean=0.0, neighbours=0.0, agreement=1.0)
+    for pair in ((good, found), (found, good)):
+        assert np.isnan(pair[0].worst_of(pair[1]).neighbours)
+
+
+def test_agreement_of_what_is_no_number() -> None:
+    places: dict[str, Any] = {
+        "rows": 1,
+        "shortest": 3,
+        "longest": 3,
+        "worst": 0.0,
+        "mean": 0.0,
+        "neighbours": 0.0,
+    }
+    problem = proof.problem("fp32", Parity(**places, agreement=float("nan")))
+    assert problem is not None
+    assert problem.figure == "agreement"
+    good = Parity(**places, agreement=1.0)
+    for pair in (
+        (good, Parity(**places, agreement=float("nan"))),
+        (Parity(**places, agreement=float("nan")), good),
+    ):
+        assert np.isnan(pair[0].worst_of(pair[1]).agreement)
+    task: Any = tasks.load("text-classification")
+    for number in (np.nan, np.inf):
+        answers = [np.array([0.1], np.float32), np.array([number], np.float32)]
+        right = [np.array([0.1], np.float32), np.array([0.2], np.float32)]
+        assert np.isnan(encoders.agreement(task, tasks.Spec([], 8, None), answers, right))

@@ -14,8 +14,10 @@ from threading import Event, Thread
 
 import pytest
 
-from headway.runtime import load
+from headway.core.errors import UnavailableError
+from headway.runtime import cuda, load
 from headway.runtime.fork_safety import ForkSafeLock, PerProcess
+from tests import cuda_driver
 from tests.small import small_bundle
 from tests.test_generation_graphs import graph_files
 
@@ -226,3 +228,27 @@ def test_a_pipeline_is_freed_when_nobody_holds_it(tmp_path: Path) -> None:
         assert backend() is None
     finally:
         gc.enable()
+
+
+def test_a_gpu_is_refused_in_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda_driver.installed(monkeypatch)
+    device = cuda.Device()
+    device.use()
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(UnavailableError, match="load the bundle after the fork"):
+        device.call("cuMemGetInfo")
+
+
+def test_a_child_does_not_end_its_parents_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = pytest.importorskip("headway.runtime.tensorrt.order")
+    monkeypatch.setattr(order.msgspec.json, "encode", lambda wanted: b"")
+    popen = subprocess.Popen
+    monkeypatch.setattr(order.subprocess, "Popen", lambda _, **given: popen(["sleep", "600"], **given))
+    build = order.Apart(None)
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: -1)
+        build.end()
+    assert build._process.poll() is None
+    build.end()
+    assert build._process.wait(60) != 0
+    assert not build.wait()

@@ -3,6 +3,7 @@
 import math
 import warnings
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,6 +102,14 @@ def test_what_does_not_vary_has_no_correlation(same: int, others: list[float]) -
     constant = [float(same)] * len(others)
     assert figures.pearson(constant, others) == figures.pearson(others, constant) == 0.0
     assert figures.spearman(constant, others) == figures.spearman(others, constant) == 0.0
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("figure", [figures.pearson, figures.spearman])
+def test_what_is_no_number_has_no_correlation(figure: Any, wrong: float) -> None:
+    for said in ([1.0, wrong, 3.0], [2.0, 2.0, wrong]):
+        assert math.isnan(figure([1.0, 2.0, 3.0], said))
+        assert math.isnan(figure(said, [1.0, 1.0, 1.0]))
 
 
 @given(st.lists(st.sampled_from([0.0, 0.0, 0.5, 1.0, 2.0, 3.0]), min_size=2, max_size=30), st.integers(1, 12))
