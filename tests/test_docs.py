@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from headway.core import tasks, threads
+from headway.cli import demo
+from headway.core import data, tasks, threads
 from headway.core.errors import HeadwayError
+from headway.train import checkpoint, fit
+from headway.train.options import TrainOptions
 from tests import pages
 from tests.conftest import Run
 from tests.hub_server import TOKEN, serving
@@ -69,6 +73,27 @@ def test_a_tutorial_a_task() -> None:
 @pytest.mark.parametrize("name", TUTORIALS)
 def test_a_tutorial_runs(name: str, shared: Path) -> None:
     pages.tutorial(Path(name).stem, shared)
+
+
+def test_the_labels_that_a_tutorial_shows_are_those_of_the_real_model(tmp_path: Path) -> None:
+    """Training alone: the export of each precision is held to PyTorch's labels elsewhere."""
+    shown = {b.title: b.text for b in pages.blocks(pages.DOCS / "tutorials" / "text-classification.md")}
+    for name in ("train.jsonl", "dev.jsonl", "new.jsonl"):
+        (tmp_path / name).write_text(shown[name], encoding="utf-8")
+    options = TrainOptions(
+        model=str(demo.copy_model(tmp_path / "model")),
+        train=tmp_path / "train.jsonl",
+        eval=tmp_path / "dev.jsonl",
+        output=tmp_path / "checkpoint",
+        few_shot=True,
+        max_length=64,
+    )
+    opened = checkpoint.open_checkpoint(fit.train("text-classification", options).checkpoint)
+    task = tasks.load("text-classification")
+    examples: Any = [task.read(record, labelled=False) for record in data.read(tmp_path / "new.jsonl")]
+    results: Any = checkpoint.predict(opened, examples)
+    lines = [f"{example.id} {result.label}\n" for example, result in zip(examples, results, strict=True)]
+    assert "".join(lines) == shown["id and label"]
 
 
 @pytest.mark.parametrize("name", [name for name in RUN if name not in (*TUTORIALS, HUB)])
