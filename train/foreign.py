@@ -223,7 +223,6 @@ def _embedding(told: _Model) -> Said:
     settings = {
         "pooling": config.pooling_mode,
         "normalize": config.normalize,
-        "include_prompt": config.include_prompt,
         "prompts": config.prompt.prompts,
         "default_prompt_name": config.prompt.default_prompt_name,
         "truncate_dim": config.truncate_dim,

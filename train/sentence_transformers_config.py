@@ -73,8 +73,6 @@ class EmbedderConfig:
     normalize: bool
     similarity_fn_name: str = "cosine"
     truncate_dim: int | None = None
-    include_prompt: bool = True
-    """prompts are pooled like the rest of the text"""
 
 
 @dataclass(frozen=True)
@@ -166,9 +164,12 @@ def read_embedder(folder: Path) -> EmbedderConfig:
         told = _read(_module_folder(folder, module) / "config.json")
         if told.get("module_input_name", "sentence_embedding") != "sentence_embedding":
             raise CheckpointError(folder, f"its Normalize module reads {told['module_input_name']}")
-    pooling = _read(_module_folder(folder, modules[1]) / "config.json")
-    if (include_prompt := pooling.get("include_prompt") is not False) is False and prompt.prompts:
-        raise CheckpointError(folder, "its pooling has include_prompt false, and it has prompts")
+    place = _module_folder(folder, modules[1]) / "config.json"
+    if not place.is_file():
+        raise CheckpointError(folder, f"there is no {place.relative_to(folder)}, which says how it pools")
+    pooling = _read(place)
+    if pooling.get("include_prompt") is False:
+        raise CheckpointError(folder, "its pooling has include_prompt false, which headway does not compute")
     return EmbedderConfig(
         transformer,
         prompt,
@@ -176,7 +177,6 @@ def read_embedder(folder: Path) -> EmbedderConfig:
         "Normalize" in kinds,
         similarity if similarity in SIMILARITY_FUNCTIONS else "cosine",  # as the library
         truncate_dim,
-        include_prompt,
     )
 
 

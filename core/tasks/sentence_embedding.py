@@ -49,8 +49,6 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """texts that are put before an input, by name: `query` before queries, `document` before documents"""
     default_prompt_name: str | None = None
     """the prompt of an input of which nothing else is said; None: no prompt"""
-    include_prompt: bool = True
-    """prompts are pooled like the rest of the text; False: the model has none, and a call may give none"""
     truncate_dim: int | None = None
     """so many of the vector's first dimensions are given, as they are; None: all"""
     similarity_fn_name: Similarity = "cosine"

@@ -42,10 +42,6 @@ def prepare(examples: Sequence[Example], spec: Spec, call: Call) -> Sequence[Exa
                 "prompt_name", f"the bundle has no '{call.prompt_name}'; it has {', '.join(prompts)}"
             )
         prompt = prompts[call.prompt_name]
-    if prompt and not spec.settings.include_prompt:
-        raise UsageError(
-            "prompt", "the model leaves prompts out of its pooling, which bundles do not compute"
-        )
     return examples if prompt is None else [replace(example, prompt=prompt) for example in examples]
 
 
