@@ -18,7 +18,9 @@ from headway.export.bundle import export
 from headway.export.end_to_end import cross_encoder, sentence_transformer
 from headway.export.end_to_end.base import Answer, difference
 from headway.export.options import ExportOptions
-from headway.train import checkpoint, foreign
+from headway.train import checkpoint, fit, foreign
+from headway.train.options import TrainOptions
+from tests import corpora
 from tests.conftest import Run
 from tests.support import cross_encoders, references
 from tests.support.embedders import Embedder, with_prompts
@@ -231,3 +233,32 @@ def test_differences_are_shares_of_the_spread_within_a_group() -> None:
     assert difference([Answer(np.zeros(3)), expected[1]], expected) == np.inf
     labels = [Answer(np.zeros(2), ("a", "b")) for _ in range(2)]
     assert difference([Answer(np.zeros(2), ("b", "a")) for _ in range(2)], labels) == np.inf
+
+
+# --- training goes on with what a model brings
+
+
+def test_training_keeps_the_settings_of_an_embedder(tmp_path: Path) -> None:
+    """Of the library's own folder: its prompts, pooling, similarity and lower-casing."""
+    config = with_prompts(
+        {"query": "Q: ", "document": "D: "}, default_prompt_name="query", similarity_fn_name="dot"
+    )
+    form = Embedder(pooling=("cls",), after=(), config=config, tokenizer="wordpiece-cased",
+                    sentence_config={"max_seq_length": 48, "do_lower_case": True})  # fmt: skip
+    data = corpora.write(corpora.triplets, "train", tmp_path, 8)
+    trained = fit.train(
+        "sentence-embedding",
+        TrainOptions(
+            model=str(form.save(tmp_path / "model")), train=data, output=tmp_path / "checkpoint", epochs=1,
+            batch_size=4, max_length=32, precision="fp32", threads=1,
+        ),
+    )  # fmt: skip
+    library = references.embedder(trained.checkpoint)
+    assert (library.prompts, library.default_prompt_name) == ({"query": "Q: ", "document": "D: "}, "query")
+    assert library.similarity_fn_name == "dot"
+    assert library[1].pooling_mode == "cls"
+    opened = checkpoint.open_checkpoint(trained.checkpoint)
+    task = sentence_embedding
+    examples = [task.Example(("WHERE is it?",), "text", None, None, None)]  # type: ignore[arg-type]
+    (found,) = checkpoint.predict(opened, examples)
+    np.testing.assert_allclose(found.embedding, library.encode("WHERE is it?"), atol=1e-5)  # type: ignore[attr-defined]

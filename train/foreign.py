@@ -220,16 +220,7 @@ def _embedding(told: _Model) -> Said:
     config = sentence_transformers_config.default_embedder(told.folder, told.config)
     if sentence_transformers_config.model_type(told.folder) is not None:
         config = sentence_transformers_config.read_embedder(told.folder)
-    settings = {
-        "pooling": config.pooling_mode,
-        "normalize": config.normalize,
-        "prompts": config.prompt.prompts,
-        "default_prompt_name": config.prompt.default_prompt_name,
-        "truncate_dim": config.truncate_dim,
-        "similarity_fn_name": config.similarity_fn_name,
-        "figure": figure,
-    }
-    return msgspec.convert(settings, sentence_embedding.Settings), []
+    return msgspec.convert(config.settings() | {"figure": figure}, sentence_embedding.Settings), []
 
 
 def _ranking(told: _Model) -> Said:

@@ -74,6 +74,17 @@ class EmbedderConfig:
     similarity_fn_name: str = "cosine"
     truncate_dim: int | None = None
 
+    def settings(self) -> dict[str, Any]:
+        """As fields of the task's `Settings`."""
+        return {
+            "pooling": self.pooling_mode,
+            "normalize": self.normalize,
+            "prompts": self.prompt.prompts,
+            "default_prompt_name": self.prompt.default_prompt_name,
+            "truncate_dim": self.truncate_dim,
+            "similarity_fn_name": self.similarity_fn_name,
+        }
+
 
 @dataclass(frozen=True)
 class CrossEncoderConfig:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from headway.train import encoder, losses
 from headway.train.batches import forward
 from headway.train.heads import Pooled
 from headway.train.options import TrainOptions, numbers
+from headway.train.sentence_transformers_config import model_type, read_embedder
 from headway.train.tasks.base import Objective, Prepared
 
 OPTIONS = frozenset({"pooling", "loss", "margin", "scale", "hard_negatives", "dimensions"})
@@ -76,12 +78,24 @@ def describe(
     if _loss(examples, options) == "mnr" and form == "pair" and not options.hard_negatives:
         _refuse_no_negatives(examples, options)
     labels = sorted({str(e.gold) for e in examples}) if form == "label" else []
-    settings = Settings(
-        pooling="mean" if options.pooling == "auto" else options.pooling,
+    settings = msgspec.structs.replace(
+        _settings_of(options.model),
         dimensions=dimensions,
         figure=FIGURE[held_out[0].form] if held_out else "spearman",
     )
+    if options.pooling != "auto":
+        settings = msgspec.structs.replace(settings, pooling=options.pooling)
     return Spec(labels, options.max_length, settings)
+
+
+def _settings_of(model: str | None) -> Settings:
+    """Those of a sentence-transformers folder that training starts from; else mean pooling and vectors of length 1.
+
+    Raises CheckpointError for settings that headway does not compute, as they would be lost.
+    """
+    if model is None or model_type(Path(model)) != "SentenceTransformer":
+        return Settings()
+    return msgspec.convert(read_embedder(Path(model)).settings(), Settings)
 
 
 def _refuse_no_negatives(examples: Sequence[Example], options: TrainOptions) -> None:
@@ -288,9 +302,10 @@ def save(model: Any, tokenizer: PreTrainedTokenizerBase, spec: Spec, folder: Pat
         },
         "config_sentence_transformers.json": {
             "model_type": "SentenceTransformer",
-            "prompts": {},
-            "default_prompt_name": None,
-            "similarity_fn_name": "cosine",
+            "prompts": settings.prompts,
+            "default_prompt_name": settings.default_prompt_name,
+            "similarity_fn_name": settings.similarity_fn_name,
+            **({} if settings.truncate_dim is None else {"truncate_dim": settings.truncate_dim}),
         },
     }
     if settings.normalize:
