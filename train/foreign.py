@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,11 +131,6 @@ def _max_length(folder: Path, declared: int | None, config: Any, tokenizer: PreT
     return least if least < NO_LIMIT else LONGEST
 
 
-def _json(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    return content if isinstance(content, dict) else {}
-
-
 def _outputs(config: Any) -> int:
     return len(config.id2label)
 
@@ -243,18 +237,11 @@ def _ranking(told: _Model) -> Said:
 
 
 def _text2text(told: _Model) -> Said:
-    usual = _json(told.folder / "generation_config.json")
-    beams = int(usual.get("num_beams") or 1)
-    return text2text_generation.Settings(max_new_tokens=_new_tokens(usual), num_beams=beams), []
+    return text2text_generation.Settings(max_new_tokens=None, num_beams=None), []
 
 
 def _generation(told: _Model) -> Said:
-    usual = _json(told.folder / "generation_config.json")
-    return text_generation.Settings(max_new_tokens=_new_tokens(usual), special_tokens=True), []
-
-
-def _new_tokens(usual: dict[str, Any]) -> int:
-    return int(usual.get("max_new_tokens") or usual.get("max_length") or 64)
+    return text_generation.Settings(max_new_tokens=None, special_tokens=True), []
 
 
 SETTINGS: dict[str, Callable[[_Model], Said]] = {
