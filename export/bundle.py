@@ -135,11 +135,12 @@ def _prove(
     if options.target == "cpu" and "bf16" in options.precisions:
         remedy = "export int8; OpenVINO, by which processors compute bf16, runs no model that writes here"
         raise UnavailableError("bf16 of a model that writes, for --target cpu,", remedy)
+    search = generation_settings.read(opened)
     traced = generation.build(opened)
     draft = _with(
         draft,
         graphs=writers.declare(traced, options.target),
-        search=msgspec.to_builtins(generation_settings.read(opened)),
+        search=msgspec.to_builtins(search),
         longest=generation_settings.longest(opened),
     )
     return writers.prove(opened, traced, own, progress, draft=draft, **common)

@@ -74,6 +74,7 @@ def _opened(folder: Path, manifest: Checkpoint) -> Opened:
         raise CheckpointError(folder, problem)
     model = open_model(str(folder), manifest.task, spec, None)
     refuse_missing_embeddings(str(folder), tokenizer, model)
+    refuse_classifier(str(folder), tokenizer, model)
     if hasattr(tasks.load(manifest.task), "GRAPH"):
         encoder.match_token_types(model, tokenizer, str(folder), manifest.task, spec)
     model.train(False)
@@ -144,6 +145,34 @@ def refuse_missing_embeddings(name: str, tokenizer: PreTrainedTokenizerBase, mod
             f"its tokenizer has the token '{token}' of id {largest}, but the model has embeddings for {embeddings} "
             "tokens: call resize_token_embeddings before saving it",
         )
+
+
+def refuse_classifier(name: str, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
+    """Raise CheckpointError for a classifier that cannot find its answer's place in a padded text.
+
+    Those of causal models read the last token that is not `pad_token_id`, those of encoder-decoders the last end token.
+    """
+    kind, shape = type(model).__name__, model.config
+    if not kind.endswith("ForSequenceClassification"):
+        return
+    if shape.is_encoder_decoder:
+        problem = (
+            "is an encoder-decoder, whose classifier reads the place of the last end token: such a graph cannot be "
+            "exported; a classifier of an encoder (ForSequenceClassification of BERT, RoBERTa, DeBERTa …) can"
+        )
+        raise CheckpointError(name, f"{kind} {problem}")
+    pad = shape.get_text_config().pad_token_id
+    if is_causal(model) and (pad is None or pad != tokenizer.pad_token_id):
+        raise CheckpointError(
+            name,
+            f"{kind} finds the end of a text by pad_token_id, which is {pad} in config.json and "
+            f"{tokenizer.pad_token_id} of the tokenizer: give both the same one",
+        )
+
+
+def is_causal(model: Any) -> bool:
+    """Whether a token does not see those behind it, in some layer."""
+    return any(getattr(module, "is_causal", False) is True for module in model.modules())
 
 
 def outputs(opened: Opened, rows: Sequence[Row]) -> dict[str, NDArray[np.float32]]:

@@ -54,7 +54,7 @@ class GenerationReference:
 
     def cases(self, texts: Sequence[str]) -> list[Case]:
         """Texts that the model reads whole with what it generates; of prompts, such as its own length leaves room for."""
-        short = [(text, n) for text in texts if 0 < (n := len(self._ids(text)[0])) and self._has_room(n)]
+        short = [(text, n) for text in texts if (n := len(self._ids(text)[0])) > 0 and self._has_room(n)]
         every = max(1, len(short) // TEXTS)
         return [Case(text, self._settings(n)) for text, n in short[::every][:TEXTS]]
 
@@ -77,7 +77,9 @@ class GenerationReference:
         capped = {"max_new_tokens": MOST_NEW} if new > MOST_NEW else {}
         if capped and (own.min_new_tokens or 0) > MOST_NEW:
             capped["min_new_tokens"] = MOST_NEW
-        groups = {name: OFF[name] for name in ("num_beam_groups", "diversity_penalty", "num_return_sequences")}
+        groups = {
+            name: OFF[name] for name in ("num_beam_groups", "diversity_penalty", "num_return_sequences")
+        }
         return capped | groups
 
     def _ids(self, text: str) -> torch.Tensor:  # (1, T)

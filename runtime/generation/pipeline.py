@@ -266,7 +266,9 @@ class GenerationPipeline(Pipeline):
             return [e.ids for e in encodings], [bool(e.overflowing) for e in encodings]
         every = self._prompts(texts)
         room = max(1, longest - min(chosen.max_new_tokens or NEW_TOKENS, longest // 2))
-        whole = room if chosen.max_new_tokens is not None else longest - 1  # as `generate()`, which then writes less
+        whole = (
+            room if chosen.max_new_tokens is not None else longest - 1
+        )  # as `generate()`, which then writes less
         cut = [len(ids) > max(room, whole) for ids in every]
         return [ids[-room:] if short else ids for ids, short in zip(every, cut, strict=True)], cut
 

@@ -157,7 +157,9 @@ def infer(
     with torch.inference_mode():
         for batch in progress(batches, "generating", len(batches)):
             padded = {k: v.to(model.device) for k, v in pad([rows[i] for i in batch]).items()}
-            for i, hypotheses in zip(batch, _generate(model, tokenizer, padded, settings, beams), strict=True):
+            for i, hypotheses in zip(
+                batch, _generate(model, tokenizer, padded, settings, beams), strict=True
+            ):
                 best = hypotheses[0]
                 results[i] = Result(best.text, best.score, hypotheses, rows[i]["truncated"])
     model.train(was_training)
