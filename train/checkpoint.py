@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,11 +17,11 @@ from tokenizers import normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from headway.core import tasks
-from headway.core.errors import CheckpointError, HeadwayError
+from headway.core.errors import CheckpointError, HeadwayError, UnavailableError
 from headway.core.manifest import Checkpoint
 from headway.core.progress import Progress, silent
 from headway.core.tasks import Example, Result, Row, Side, Spec
-from headway.train import encoder, foreign
+from headway.train import converted_tokenizers, encoder, foreign
 from headway.train.options import TrainOptions
 from headway.train.quiet import quiet
 from headway.train.sentence_transformers_config import read_transformer, transformer_folder
@@ -31,6 +33,8 @@ VOCABULARIES = (
     "vocab.txt",
     "vocab.json",
     "spiece.model",
+    "spm.model",
+    "sentencepiece.model",
     "sentencepiece.bpe.model",
     "source.spm",
 )
@@ -58,6 +62,7 @@ def open_checkpoint(folder: Path) -> Opened:
 
 def open_foreign(folder: Path, task: str, examples: Sequence[Example]) -> Opened:
     """Open a model that headway did not train, for a task; labelled examples tell more of it. Raises CheckpointError."""
+    foreign.refuse_incomplete(transformer_folder(folder))
     manifest = foreign.describe(folder, task, open_tokenizer(str(folder)), examples)
     return replace(_opened(folder, manifest), foreign=folder)
 
@@ -88,6 +93,7 @@ def open_model(name: str, task: str, spec: Spec, options: TrainOptions | None) -
     """
     if Path(name).is_dir():
         name = str(transformer_folder(Path(name)))
+        foreign.refuse_incomplete(Path(name))
     try:
         with quiet():
             return base.load(task).open(name, spec, options)
@@ -98,7 +104,10 @@ def open_model(name: str, task: str, spec: Spec, options: TrainOptions | None) -
 
 
 def open_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer that lies beside a model; it must be a fast one. Raises CheckpointError."""
+    """The tokenizer that lies beside a model; what Transformers has in Python alone is converted.
+
+    Raises CheckpointError; UnavailableError where it needs the package sentencepiece.
+    """
     folder, lower_case = name, False
     if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise CheckpointError(name, "there is no such folder")  # and no such name on the hub
@@ -109,18 +118,32 @@ def open_tokenizer(name: str) -> PreTrainedTokenizerBase:
             raise CheckpointError(
                 name, "there is no tokenizer in it"
             )  # transformers would make up an empty one
+        _require_sentencepiece(transformer.folder)
     try:
-        with quiet():
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 folder, trust_remote_code=False
             )
     except Exception as error:
         raise CheckpointError(name, f"the tokenizer cannot be opened: {_first_line(error)}") from error
     if not tokenizer.is_fast:
-        raise CheckpointError(name, "its tokenizer has no tokenizer.json form, which the runtime needs")
+        tokenizer = converted_tokenizers.convert(name, tokenizer)
     if lower_case:
         _lower_case(tokenizer.backend_tokenizer)
     return tokenizer
+
+
+def _require_sentencepiece(folder: Path) -> None:
+    """Raise UnavailableError for a tokenizer that is a sentencepiece file alone, where the package is missing."""
+    models = [
+        file for file in VOCABULARIES if file.endswith((".model", ".spm")) and (folder / file).is_file()
+    ]
+    if models and not (folder / "tokenizer.json").is_file() and find_spec("sentencepiece") is None:
+        raise UnavailableError(
+            f"the package sentencepiece, which reads {models[0]} of {folder},",
+            "pip install 'headway[export]'",
+        )
 
 
 def _lower_case(raw: Any) -> None:

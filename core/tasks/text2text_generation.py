@@ -22,6 +22,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     num_beams: int | None = 1
     """beams in evaluation; 1: the most probable next token each time; None: as the checkpoint's generation settings
     have it"""
+    separate_targets: bool = False
+    """targets have a tokenizer of their own, which the bundle does not have: they cannot be scored"""
 
 
 @dataclass(frozen=True)

@@ -189,8 +189,12 @@ class GenerationPipeline(Pipeline):
         A target is read whole; before it, of a prompt that does not fit, the end.
 
         Raises InputError, naming the place, for a target that the model does not have positions for, and for one that
-        it has no finite scores for.
+        it has no finite scores for; UsageError for a model whose targets have another tokenizer than its sources.
         """
+        if getattr(self.spec.settings, "separate_targets", False):
+            raise UsageError(
+                "score", "needs the tokenizer of targets, which this model has apart (target.spm)"
+            )
         examples = [tasks.read_input(self.task, {"source": source}, i) for i, (source, _) in enumerate(pairs)]
         for place, (_, target) in enumerate(pairs):
             if problem := text_problem(target):
