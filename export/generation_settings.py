@@ -49,7 +49,7 @@ def read(opened: Opened) -> Search:
     given = {n: v for n, v in opened.model.generation_config.to_dict().items() if v is not None}
     given.pop("do_sample", None)  # the same text gives the same answer unless a caller wants it otherwise
     for name, value in given.items():
-        if name not in (*KNOWN, *NO_EFFECT) and value != NEUTRAL.get(name) and value != []:
+        if name not in (*KNOWN, *NO_EFFECT) and value != NEUTRAL.get(name):
             raise UnavailableError(
                 f"the generation setting {name}={value!r} of {opened.folder}",
                 "remove it from its generation_config.json (of older checkpoints: config.json) if the model generates "

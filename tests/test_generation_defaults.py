@@ -10,12 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 import transformers
 from transformers import AutoTokenizer
 
-from headway.core.errors import CheckpointError, EndToEndError, UnavailableError, UsageError
+from headway.core.errors import (
+    CheckpointError,
+    EndToEndError,
+    GateError,
+    InputError,
+    UnavailableError,
+    UsageError,
+)
 from headway.core.manifest import Bundle
 from headway.export import generation_settings
 from headway.export.bundle import export
@@ -37,6 +45,10 @@ def folder_of(kind: str, form: str, settings: dict[str, Any], folder: Path) -> P
     """A tiny model whose settings lie in generation_config.json ("new"), or in config.json ("old")."""
     torch.manual_seed(0)
     made = model_of(kind, AUTO[kind], folder)
+    if kind == "qwen2":  # its class of tokenizer adds a token
+        model = AUTO[kind].from_pretrained(made)
+        model.resize_token_embeddings(len(AutoTokenizer.from_pretrained(made)))
+        model.save_pretrained(made)
     new, old = made / "generation_config.json", made / "config.json"
     if form == "new":
         new.write_text(json.dumps(json.loads(new.read_text()) | settings))
@@ -163,7 +175,6 @@ ACCEPTED: dict[str, Any] = {
     "top_k": 20,
     "top_p": 0.9,
     "pad_token_id": -1,
-    "bad_words_ids": [],
 }
 """values that change nothing of a text that is not sampled"""
 
@@ -219,3 +230,89 @@ def test_every_setting_of_generate_is_known_or_refused() -> None:
     kinds = generation_settings
     seen = {*kinds.KNOWN, *kinds.NEUTRAL, *kinds.NO_EFFECT, *kinds.OF_A_CALL, *refused, "do_sample"}
     assert set(transformers.GenerationConfig().__dict__) - {"_original_object_hash", "_commit_hash"} <= seen
+
+
+def test_values_that_generate_refuses_are_an_error_of_the_checkpoint(tmp_path: Path) -> None:
+    folder = folder_of("t5", "new", {"bad_words_ids": []}, tmp_path / "model")
+    with pytest.raises(CheckpointError, match="generate.. refuses its generation settings.*bad_words_ids"):
+        export(folder, ExportOptions(output=tmp_path / "bundle", precision="fp32", threads=1))
+
+
+# --- scores, parts and numbers of the same models
+
+
+def test_scores_are_those_of_the_model_up_to_its_last_position(made: Made) -> None:
+    pipe: Any = load(made.bundle, threads=1)
+    model, tokenizer = (
+        AUTO[made.kind].from_pretrained(made.folder).eval(),
+        AutoTokenizer.from_pretrained(made.folder),
+    )
+    crossed, short, long = model.config.is_encoder_decoder, "where is my parcel ", "where is my parcel " * 60
+    if pipe.manifest.longest is None:
+        assert len(pipe.score([(short, long)])[0].tokens) > 128
+        return
+    with pytest.raises(
+        InputError, match=r"^input 1: its target has \d+ tokens; the model has positions for 127"
+    ):
+        pipe.score([(short, short), (short, long)])
+    target = "where is my parcel " * 9
+    (scored,) = pipe.score([(long, target)])
+    assert scored.truncated
+    wanted = torch.tensor([scored.tokens])
+    with torch.no_grad():
+        if crossed:
+            ids = tokenizer(long, truncation=True, max_length=128, return_tensors="pt")["input_ids"]
+            begin = torch.tensor([[model.generation_config.decoder_start_token_id]])
+            logits = model(input_ids=ids, decoder_input_ids=torch.cat([begin, wanted[:, :-1]], 1)).logits
+        else:
+            ids = torch.tensor([tokenizer(long, verbose=False)["input_ids"][-(128 - len(scored.tokens)) :]])
+            logits = model(input_ids=torch.cat([ids, wanted], 1)).logits[:, ids.shape[1] - 1 : -1]
+    logs = logits.log_softmax(-1).gather(-1, wanted[..., None])[0, :, 0]
+    np.testing.assert_allclose(scored.log_probabilities, logs.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("blank", ["\n", " ", "\t", "\u00a0", " \n\n "])
+def test_runs_of_white_space_are_no_part_of_a_long_source(blank: str, made: Made) -> None:
+    if made.kind in DECODERS:
+        return
+    pipe: Any = load(made.bundle, threads=1)
+    text = "Dear team. Where is it?" + blank * 400 + "Thanks. " * 60
+    parts = pipe._parts(text)
+    assert len(parts) > 1
+    assert all(parts)
+    assert pipe(text, long_sources="join", max_new_tokens=3).text == " ".join(
+        stripped for part in parts if (stripped := pipe(part, max_new_tokens=3).text.strip())
+    )
+
+
+def test_logits_that_are_no_numbers_are_an_error_of_their_input(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe: Any = load(made.bundle, threads=1)
+    begin, bad = pipe._engine.begin, pipe.sources(pipe._read([TEXTS[2]]), pipe.search)[0][0]
+
+    def broken(sources: Any, start: int) -> Any:
+        decoding, logits = begin(sources, start)
+        logits[[list(source) == list(bad) for source in sources], 5] = np.nan
+        return decoding, logits
+
+    monkeypatch.setattr(pipe._engine, "begin", broken)
+    with pytest.raises(
+        InputError, match="^input 2: the model's scores of the tokens after it are not finite"
+    ):
+        pipe([TEXTS[0], TEXTS[1], TEXTS[2]], max_new_tokens=30)
+    assert len(pipe([TEXTS[0], TEXTS[1]], max_new_tokens=30)) == 2
+    with pytest.raises(InputError, match="^input 1: the model's scores"):
+        pipe.score([(TEXTS[0], "a parcel"), (TEXTS[2], "a parcel")])
+
+
+@pytest.mark.parametrize(("kind", "value"), [("gpt2", float("nan")), ("t5", float("inf"))])
+def test_weights_that_are_no_numbers_do_not_pass_the_gate(kind: str, value: float, tmp_path: Path) -> None:
+    folder = folder_of(kind, "new", {}, tmp_path / "model")
+    model = AUTO[kind].from_pretrained(folder)
+    with torch.no_grad():
+        model.get_decoder().get_input_embeddings().weight[7, 3] = value
+    model.save_pretrained(folder)
+    with pytest.raises(GateError, match="nan") as raised:
+        export(folder, ExportOptions(output=tmp_path / "bundle", precision="fp32", threads=1))
+    assert raised.value.exit_code == 4

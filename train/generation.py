@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from headway.core.errors import CheckpointError
+
 OFF = {
     "do_sample": False,
     "return_dict_in_generate": False,
@@ -30,8 +32,15 @@ guessed ahead, and what Transformers 5 has moved out of itself (groups of beams)
 def generate(model: Any, **given: Any) -> Any:
     """`model.generate()` with the model's own settings, as far as a call does not give others.
 
-    With `max_new_tokens` the model's own `max_length` does not count.
+    With `max_new_tokens` the model's own `max_length` does not count. Raises CheckpointError for settings of the model
+    that `generate()` refuses.
     """
     if given.get("max_new_tokens") is not None:
         given.setdefault("max_length", None)
-    return model.generate(**(OFF | given))
+    try:
+        return model.generate(**(OFF | given))
+    except ValueError as error:
+        said = next(iter(str(error).splitlines()), "")
+        raise CheckpointError(
+            model.name_or_path, f"generate() refuses its generation settings: {said}"
+        ) from error
