@@ -305,7 +305,11 @@ def _check_search(declared: Bundle, settings: msgspec.Struct) -> None:
     vocabulary = next(reversed(shapes.get("logits", [])), None)
     if not isinstance(vocabulary, int):
         raise _wrong("graphs.decoder.outputs", "no 'logits' of a known size")
-    own = {n: v for n, v in msgspec.to_builtins(settings).items() if n in Search.__struct_fields__}
+    own = {
+        name: value
+        for name, value in msgspec.to_builtins(settings).items()
+        if name in Search.__struct_fields__ and value is not None
+    }
     try:
         search = _part("search", declared.search, Search).changed(**own)
         search.check(vocabulary)

@@ -198,7 +198,14 @@ class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
                 raise UsageError(name, f"must be above 0 and at most 1, not {getattr(self, name)}")
 
     def changed(self, **settings: Any) -> Search:
-        """The same with other values for some settings. Raises UsageError for an unknown one or a bad value."""
+        """The same with other values for some settings. Raises UsageError for an unknown one or a bad value.
+
+        A length that is given replaces the one that would go before it: `max_length` an earlier `max_new_tokens`, and
+        `min_length` an earlier `min_new_tokens`.
+        """
+        for length, earlier in (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")):
+            if settings.get(length) is not None:
+                settings.setdefault(earlier, None)
         for name, value in settings.items():
             if name not in self.__struct_fields__:
                 raise UsageError(name, f"no such setting; there are {', '.join(self.__struct_fields__)}")
@@ -228,7 +235,9 @@ class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             return prompt + NEW_TOKENS
         if self.max_length <= prompt:
             raise UsageError(
-                "max_length", f"{self.max_length} leaves no room after a prompt of {prompt} tokens"
+                "max_length",
+                f"{self.max_length} leaves no room after a prompt of {prompt} tokens, which count; "
+                "max_new_tokens counts new ones alone",
             )
         return self.max_length
 

@@ -36,7 +36,7 @@ from headway.export.proof import Proof
 from headway.export.vocabulary import Trimmed
 from headway.runtime.load import TOKENIZER
 from headway.runtime.tokenize import open_tokenizer
-from headway.train import checkpoint, foreign
+from headway.train import checkpoint, converted_tokenizers, foreign
 from headway.train.checkpoint import Opened
 
 CONFIG = "config.json"
@@ -117,6 +117,7 @@ def _prove(
     draft = _draft(opened, trimmed, out)
     tokenizer = open_tokenizer(out / TOKENIZER)
     _check_tokenizer(opened, tokenizer)
+    _check_conversion(opened, tokenizer, _user_texts(own))
     offsets.check(opened.manifest.task, opened.folder, tokenizer, own, encoders.shipped())
     common: dict[str, Any] = {
         "task": task,
@@ -135,11 +136,12 @@ def _prove(
     if options.target == "cpu" and "bf16" in options.precisions:
         remedy = "export int8; OpenVINO, by which processors compute bf16, runs no model that writes here"
         raise UnavailableError("bf16 of a model that writes, for --target cpu,", remedy)
+    search = generation_settings.read(opened)
     traced = generation.build(opened)
     draft = _with(
         draft,
         graphs=writers.declare(traced, options.target),
-        search=msgspec.to_builtins(generation_settings.read(opened)),
+        search=msgspec.to_builtins(search),
         longest=generation_settings.longest(opened),
     )
     return writers.prove(opened, traced, own, progress, draft=draft, **common)
@@ -198,6 +200,25 @@ def _check_tokenizer(opened: Opened, tokenizer: Any) -> None:
     other = sum(a != b for a, b in zip(own, bundled, strict=True))
     if other:
         raise GateError("parity", "tokenizer", "texts split into other tokens", other, 0)
+
+
+def _check_conversion(opened: Opened, tokenizer: Any, own_texts: Sequence[str]) -> None:
+    """Raise CheckpointError if a converted tokenizer splits or joins a text otherwise than Transformers' does.
+
+    The texts are headway's in many scripts, and the user's.
+    """
+    original = converted_tokenizers.original(opened.tokenizer)
+    if original is None:
+        return
+    tokenizer.no_truncation()
+    for text in (*encoders.shipped(), *own_texts):
+        ids = original(text, verbose=False)["input_ids"]
+        joined = original.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        if tokenizer.encode(text).ids != ids or tokenizer.decode(ids) != joined:
+            raise CheckpointError(
+                opened.folder,
+                f"its tokenizer ({type(original).__name__}) has no tokenizer.json form that reads {text[:60]!r} as it does",
+            )
 
 
 def _tokenizer_json(opened: Opened) -> str:

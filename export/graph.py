@@ -16,7 +16,7 @@ from optimum.utils import NormalizedConfigManager
 from headway.core.errors import CheckpointError
 from headway.core.manifest import Graph
 from headway.export.precision import base as base_precision
-from headway.train.checkpoint import Opened
+from headway.train.checkpoint import Opened, is_causal
 from headway.train.tasks import base
 
 OPSET = 24
@@ -102,13 +102,14 @@ class _Graph(torch.nn.Module):
 
 @contextmanager
 def _expanded_masks(model: Any) -> Iterator[None]:
-    """Let the mask be (B, 1, T, T) from the start, where a model's layers all take it as it is.
+    """Let the mask be (B, 1, T, T) from the start, where a model's layers all take it as it is: not where they are causal.
 
     transformers' own way to it is a dozen ops; ONNX Runtime's Attention does not broadcast (B, 1, 1, T).
     """
     body = getattr(model, "body", None) or model.base_model
     windows = getattr(body.config, "sliding_window", None) or getattr(body.config, "local_attention", None)
-    if not getattr(body, "_supports_sdpa", False) or body.config._attn_implementation != "sdpa" or windows:
+    sdpa = getattr(body, "_supports_sdpa", False) and body.config._attn_implementation == "sdpa"
+    if not sdpa or windows or is_causal(body):
         yield
         return
 

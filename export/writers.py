@@ -16,6 +16,7 @@ import torch
 from headway.core import tasks
 from headway.core.manifest import Graph
 from headway.core.progress import Progress
+from headway.core.search import Search
 from headway.core.tasks import Example
 from headway.export import cache, encoders, halves, store
 from headway.export.generation import Traced
@@ -25,6 +26,7 @@ from headway.runtime.generation.engine import Engine
 from headway.runtime.generation.pipeline import GenerationPipeline
 from headway.runtime.generation.search import search
 from headway.train.checkpoint import Opened
+from headway.train.generation import generate
 
 ROLES = ("encoder", "decoder")
 """of the graphs; the decoder takes what the encoder gives"""
@@ -35,6 +37,8 @@ OWN = 24
 NEW = 16
 """tokens that are written for each source"""
 BEAMS = (1, 4)
+PLAIN = {"num_return_sequences": 1, "num_beam_groups": 1, "diversity_penalty": 0.0}
+"""settings as `train.generation.OFF` has them"""
 WORK = 64
 """tokens of a source, at most, to time a variant by"""
 LATE = 2
@@ -136,14 +140,14 @@ class WriterProof(Proof):
             mean=mean,
             neighbours=largest(apart) / spread,
             agreement=float(np.mean(np.concatenate(same))),
-            identical=self._identical(engine),
+            identical=self._identical(engine) if np.isfinite(worst) else 0.0,
         )
 
     def _identical(self, engine: Engine) -> float:
         pipe = self._pipe(engine, "")
         same = []
         for beams in BEAMS:
-            chosen = pipe.search.changed(num_beams=beams, max_new_tokens=NEW, num_return_sequences=1)
+            chosen = pipe.search.changed(num_beams=beams, max_new_tokens=NEW, **PLAIN | _least(pipe.search))
             for source, written in zip(self.sources, self.expected, strict=True):
                 (found,) = search(engine, [source], chosen, lambda tokens: "")
                 same.append(found[0].tokens == written.tokens[beams])
@@ -174,7 +178,7 @@ class WriterProof(Proof):
         engine = self._open(folder)
         source = max((s for s in self.sources if len(s) <= WORK), key=len)
         chosen = self._pipe(engine, "").search.changed(
-            num_beams=1, min_new_tokens=NEW, max_new_tokens=NEW, num_return_sequences=1
+            num_beams=1, min_new_tokens=NEW, max_new_tokens=NEW, **PLAIN
         )
 
         def once() -> int:
@@ -218,6 +222,11 @@ class WriterProof(Proof):
                 ids = np.array([[targets[i][len(found[i]) - 1]] for i in rows])
                 logits = decoding.step(ids, np.array(going))
         return [np.stack(own) for own in found]
+
+
+def _least(own: Search) -> dict[str, Any]:
+    """A least number of new tokens that does not contradict NEW."""
+    return {} if own.min_new_tokens is None else {"min_new_tokens": min(own.min_new_tokens, NEW)}
 
 
 def declare(traced: dict[str, Traced], target: str) -> dict[str, Graph]:
@@ -267,14 +276,12 @@ def _written(opened: Opened, source: Sequence[int]) -> Written:
     tokens = {}
     with torch.inference_mode():
         for beams in BEAMS:
-            said = model.generate(
+            said = generate(
+                model,
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=NEW,
-                max_length=None,
                 num_beams=beams,
-                num_return_sequences=1,
-                do_sample=False,
             )
             tokens[beams] = said[0, 1 if crossed else len(source) :].tolist()
         begin = said[:, :1] if crossed else ids

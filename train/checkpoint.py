@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,11 +17,11 @@ from tokenizers import normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from headway.core import tasks
-from headway.core.errors import CheckpointError, HeadwayError
+from headway.core.errors import CheckpointError, HeadwayError, UnavailableError
 from headway.core.manifest import Checkpoint
 from headway.core.progress import Progress, silent
 from headway.core.tasks import Example, Result, Row, Side, Spec
-from headway.train import encoder, foreign
+from headway.train import converted_tokenizers, encoder, foreign
 from headway.train.options import TrainOptions
 from headway.train.quiet import quiet
 from headway.train.sentence_transformers_config import read_transformer, transformer_folder
@@ -31,6 +33,8 @@ VOCABULARIES = (
     "vocab.txt",
     "vocab.json",
     "spiece.model",
+    "spm.model",
+    "sentencepiece.model",
     "sentencepiece.bpe.model",
     "source.spm",
 )
@@ -58,6 +62,7 @@ def open_checkpoint(folder: Path) -> Opened:
 
 def open_foreign(folder: Path, task: str, examples: Sequence[Example]) -> Opened:
     """Open a model that headway did not train, for a task; labelled examples tell more of it. Raises CheckpointError."""
+    foreign.refuse_incomplete(transformer_folder(folder))
     manifest = foreign.describe(folder, task, open_tokenizer(str(folder)), examples)
     return replace(_opened(folder, manifest), foreign=folder)
 
@@ -74,6 +79,7 @@ def _opened(folder: Path, manifest: Checkpoint) -> Opened:
         raise CheckpointError(folder, problem)
     model = open_model(str(folder), manifest.task, spec, None)
     refuse_missing_embeddings(str(folder), tokenizer, model)
+    refuse_classifier(str(folder), tokenizer, model)
     if hasattr(tasks.load(manifest.task), "GRAPH"):
         encoder.match_token_types(model, tokenizer, str(folder), manifest.task, spec)
     model.train(False)
@@ -87,6 +93,7 @@ def open_model(name: str, task: str, spec: Spec, options: TrainOptions | None) -
     """
     if Path(name).is_dir():
         name = str(transformer_folder(Path(name)))
+        foreign.refuse_incomplete(Path(name))
     try:
         with quiet():
             return base.load(task).open(name, spec, options)
@@ -97,7 +104,10 @@ def open_model(name: str, task: str, spec: Spec, options: TrainOptions | None) -
 
 
 def open_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer that lies beside a model; it must be a fast one. Raises CheckpointError."""
+    """The tokenizer that lies beside a model; what Transformers has in Python alone is converted.
+
+    Raises CheckpointError; UnavailableError where it needs the package sentencepiece.
+    """
     folder, lower_case = name, False
     if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise CheckpointError(name, "there is no such folder")  # and no such name on the hub
@@ -108,18 +118,32 @@ def open_tokenizer(name: str) -> PreTrainedTokenizerBase:
             raise CheckpointError(
                 name, "there is no tokenizer in it"
             )  # transformers would make up an empty one
+        _require_sentencepiece(transformer.folder)
     try:
-        with quiet():
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 folder, trust_remote_code=False
             )
     except Exception as error:
         raise CheckpointError(name, f"the tokenizer cannot be opened: {_first_line(error)}") from error
     if not tokenizer.is_fast:
-        raise CheckpointError(name, "its tokenizer has no tokenizer.json form, which the runtime needs")
+        tokenizer = converted_tokenizers.convert(name, tokenizer)
     if lower_case:
         _lower_case(tokenizer.backend_tokenizer)
     return tokenizer
+
+
+def _require_sentencepiece(folder: Path) -> None:
+    """Raise UnavailableError for a tokenizer that is a sentencepiece file alone, where the package is missing."""
+    models = [
+        file for file in VOCABULARIES if file.endswith((".model", ".spm")) and (folder / file).is_file()
+    ]
+    if models and not (folder / "tokenizer.json").is_file() and find_spec("sentencepiece") is None:
+        raise UnavailableError(
+            f"the package sentencepiece, which reads {models[0]} of {folder},",
+            "pip install 'headway[export]'",
+        )
 
 
 def _lower_case(raw: Any) -> None:
@@ -145,6 +169,34 @@ def refuse_missing_embeddings(name: str, tokenizer: PreTrainedTokenizerBase, mod
             f"its tokenizer has the token '{token}' of id {largest}, but the model has embeddings for {embeddings} "
             "tokens: call resize_token_embeddings before saving it",
         )
+
+
+def refuse_classifier(name: str, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
+    """Raise CheckpointError for a classifier that cannot find its answer's place in a padded text.
+
+    Those of causal models read the last token that is not `pad_token_id`, those of encoder-decoders the last end token.
+    """
+    kind, shape = type(model).__name__, model.config
+    if not kind.endswith("ForSequenceClassification"):
+        return
+    if shape.is_encoder_decoder:
+        problem = (
+            "is an encoder-decoder, whose classifier reads the place of the last end token: such a graph cannot be "
+            "exported; a classifier of an encoder (ForSequenceClassification of BERT, RoBERTa, DeBERTa …) can"
+        )
+        raise CheckpointError(name, f"{kind} {problem}")
+    pad = shape.get_text_config().pad_token_id
+    if is_causal(model) and (pad is None or pad != tokenizer.pad_token_id):
+        raise CheckpointError(
+            name,
+            f"{kind} finds the end of a text by pad_token_id, which is {pad} in config.json and "
+            f"{tokenizer.pad_token_id} of the tokenizer: give both the same one",
+        )
+
+
+def is_causal(model: Any) -> bool:
+    """Whether a token does not see those behind it, in some layer."""
+    return any(getattr(module, "is_causal", False) is True for module in model.modules())
 
 
 def outputs(opened: Opened, rows: Sequence[Row]) -> dict[str, NDArray[np.float32]]:

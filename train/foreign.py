@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from headway.core.tasks import (
     text_ranking,
     token_classification,
 )
-from headway.train import sentence_transformers_config
+from headway.train import converted_tokenizers, sentence_transformers_config
 from headway.train.positions import max_positions
 
 HEADS = {
@@ -63,8 +62,31 @@ def located(name: Path) -> Path:
         raise CheckpointError(name, f"no such folder, and the hub does not give it: {said}") from error
 
 
+GIT_LFS = b"version https://git-lfs.github.com/spec/"
+"""begins a file that only says where Git LFS has the file itself"""
+POINTER_BYTES = 1024
+"""of such a file, at most (git-lfs, docs/spec.md)"""
+
+
+def refuse_incomplete(folder: Path) -> None:
+    """Raise CheckpointError for an adapter without its model, and for files that Git LFS has not fetched."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.is_file() and path.stat().st_size <= POINTER_BYTES and path.read_bytes().startswith(GIT_LFS):
+            raise CheckpointError(
+                folder, f"{path.name} is a pointer of Git LFS, not the file itself: run git lfs pull"
+            )
+    if (folder / "adapter_config.json").is_file():
+        raise CheckpointError(
+            folder,
+            "it is an adapter (adapter_config.json), which needs its base model: merge them by "
+            "PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder), save the tokenizer "
+            "there too, and give that folder",
+        )
+
+
 def infer_task(folder: Path) -> str:
     """The task of a model, from its files. Raises CheckpointError if they do not tell."""
+    refuse_incomplete(sentence_transformers_config.transformer_folder(folder))
     kind = sentence_transformers_config.model_type(folder)
     if kind == "SentenceTransformer":
         return "sentence-embedding"
@@ -130,11 +152,6 @@ def _max_length(folder: Path, declared: int | None, config: Any, tokenizer: PreT
             folder, f"its model_max_length is {least}, but an input has {special} special tokens"
         )
     return least if least < NO_LIMIT else LONGEST
-
-
-def _json(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    return content if isinstance(content, dict) else {}
 
 
 def _outputs(config: Any) -> int:
@@ -233,18 +250,12 @@ def _ranking(told: _Model) -> Said:
 
 
 def _text2text(told: _Model) -> Said:
-    usual = _json(told.folder / "generation_config.json")
-    beams = int(usual.get("num_beams") or 1)
-    return text2text_generation.Settings(max_new_tokens=_new_tokens(usual), num_beams=beams), []
+    separate = converted_tokenizers.has_separate_targets(told.tokenizer)
+    return text2text_generation.Settings(max_new_tokens=None, num_beams=None, separate_targets=separate), []
 
 
 def _generation(told: _Model) -> Said:
-    usual = _json(told.folder / "generation_config.json")
-    return text_generation.Settings(max_new_tokens=_new_tokens(usual), special_tokens=True), []
-
-
-def _new_tokens(usual: dict[str, Any]) -> int:
-    return int(usual.get("max_new_tokens") or usual.get("max_length") or 64)
+    return text_generation.Settings(max_new_tokens=None, special_tokens=True), []
 
 
 SETTINGS: dict[str, Callable[[_Model], Said]] = {

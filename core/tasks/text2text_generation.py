@@ -17,10 +17,13 @@ PLAIN = {1: ("source",)}
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    max_new_tokens: int = 64
-    """tokens that are generated, at most"""
-    num_beams: int = 1
-    """beams in evaluation; 1: the most probable next token each time"""
+    max_new_tokens: int | None = 64
+    """tokens that are generated, at most; None: as the checkpoint's generation settings have it"""
+    num_beams: int | None = 1
+    """beams in evaluation; 1: the most probable next token each time; None: as the checkpoint's generation settings
+    have it"""
+    separate_targets: bool = False
+    """targets have a tokenizer of their own, which the bundle does not have: they cannot be scored"""
 
 
 @dataclass(frozen=True)

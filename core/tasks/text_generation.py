@@ -21,8 +21,8 @@ PLAIN = {1: ("source",)}
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    max_new_tokens: int = 64
-    """tokens that are generated, at most"""
+    max_new_tokens: int | None = 64
+    """tokens that are generated, at most; None: as the checkpoint's generation settings have it"""
     special_tokens: bool = False
     """prompts get the tokenizer's special tokens, as a model expects that learned with them"""
 

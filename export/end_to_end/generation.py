@@ -1,4 +1,4 @@
-"""`generate()` of the model with its own generation settings, without sampling, from texts to texts."""
+"""`generate()` of the model with its own generation settings, lengths included, without sampling, from texts to texts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
+from headway.core.search import NEW_TOKENS
 from headway.export.end_to_end.base import Answer, Case, installed
 from headway.train.checkpoint import Opened
+from headway.train.generation import OFF, generate
 
-NEW_TOKENS = 12
-"""that are generated for each text"""
+MOST_NEW = 32
+"""that are generated for each text, at most: where the model's own length allows more, the call gives this one"""
 TEXTS = 12
 """that are continued: a text costs as much as its tokens and beams together"""
 NEUTRAL = {
@@ -30,6 +32,8 @@ NEUTRAL = {
     "begin_suppress_tokens": None,
     "min_length": 0,
     "min_new_tokens": None,
+    "max_new_tokens": None,
+    "early_stopping": False,
 }
 """generation settings, with the value that changes nothing"""
 
@@ -53,11 +57,34 @@ class GenerationReference:
         return installed("transformers")
 
     def cases(self, texts: Sequence[str]) -> list[Case]:
-        """Texts that the model reads whole with what it generates."""
-        room = self.max_length - NEW_TOKENS
-        short = [text for text in texts if 0 < len(self._ids(text)[0]) <= room]
+        """Texts that the model reads whole with what it generates; of prompts, such as its own length leaves room for."""
+        short = [(text, n) for text in texts if (n := len(self._ids(text)[0])) > 0 and self._has_room(n)]
         every = max(1, len(short) // TEXTS)
-        return [Case(text, {"max_new_tokens": NEW_TOKENS}) for text in short[::every][:TEXTS]]
+        return [Case(text, self._settings(n)) for text, n in short[::every][:TEXTS]]
+
+    def _has_room(self, source: int) -> bool:
+        """Whether a source of so many tokens is read whole, and something can be generated after it."""
+        own = self.model.generation_config
+        if self.model.config.is_encoder_decoder:
+            return source <= self.max_length
+        if own.max_new_tokens is None and own.max_length is not None and source >= own.max_length:
+            return False
+        return source <= self.max_length - min(MOST_NEW, self.max_length // 2)
+
+    def _settings(self, source: int) -> dict[str, Any]:
+        """Settings of the call: none that the model has itself, but for groups of beams and what is too long."""
+        own = self.model.generation_config
+        prompt = 1 if self.model.config.is_encoder_decoder else source
+        new = own.max_new_tokens
+        if new is None:
+            new = NEW_TOKENS if own.max_length is None else own.max_length - prompt
+        capped = {"max_new_tokens": MOST_NEW} if new > MOST_NEW else {}
+        if capped and (own.min_new_tokens or 0) > MOST_NEW:
+            capped["min_new_tokens"] = MOST_NEW
+        groups = {
+            name: OFF[name] for name in ("num_beam_groups", "diversity_penalty", "num_return_sequences")
+        }
+        return capped | groups
 
     def _ids(self, text: str) -> torch.Tensor:  # (1, T)
         ids = self.tokenizer(text, add_special_tokens=self.special_tokens, truncation=False, verbose=False)
@@ -74,6 +101,8 @@ class GenerationReference:
         for name, neutral in NEUTRAL.items():
             if getattr(own, name, None) not in (None, neutral):
                 yield name, self._computed(cases, {name: neutral})
+        if own.max_new_tokens is None and own.max_length is not None:
+            yield "max_length", self._computed(cases, {"max_new_tokens": NEW_TOKENS})
 
     def _computed(self, cases: Sequence[Case], settings: dict[str, Any]) -> list[Answer]:
         begin = 1 if self.model.config.is_encoder_decoder else None
@@ -81,14 +110,11 @@ class GenerationReference:
         for case in cases:
             ids = self._ids(case.input)
             with torch.inference_mode():
-                tokens = self.model.generate(
+                tokens = generate(
+                    self.model,
                     input_ids=ids,
                     attention_mask=torch.ones_like(ids),
-                    max_new_tokens=NEW_TOKENS,
-                    max_length=None,
-                    num_return_sequences=1,
-                    do_sample=False,
-                    **settings,
+                    **case.settings | settings,
                 )[0, begin or ids.shape[1] :]
             found.append(Answer(np.zeros(1), (self.tokenizer.decode(tokens, skip_special_tokens=True),)))
         return found

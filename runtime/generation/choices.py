@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headway.core.errors import UsageError
+from headway.core.errors import InputError, UsageError
 from headway.core.generation import Hypothesis
 from headway.core.search import Search
 from headway.cpp_ext import Searcher
@@ -16,6 +16,8 @@ from headway.runtime.generation.form import WORD, Bits, Draft, Form, bits_of
 from headway.runtime.generation.lexicon import Lexicon
 
 ALL = np.uint32(0xFFFFFFFF)
+NOT_NUMBERS = "the model's scores of the tokens after it are not finite numbers"
+"""problem of an input on which weights overflow, or meet a NaN among them"""
 
 
 @dataclass
@@ -62,9 +64,18 @@ class Choices:
         return key
 
     def advance(self, logits: Floats) -> None:
-        """Choose the next tokens by logits (rows, V)."""
+        """Choose the next tokens by logits (rows, V).
+
+        Raises InputError, with the key of the sentence as its place, for logits that are no numbers.
+        """
         formed = any(draft for _, draft in self._rows)
-        self._searcher.advance(logits, self._allowed() if formed else None)
+        try:
+            self._searcher.advance(logits, self._allowed() if formed else None)
+        except ValueError as error:
+            bad = np.flatnonzero(~(logits < np.inf).all(axis=1))  # NaN or infinite
+            if not len(bad):
+                raise
+            raise InputError(self._rows[bad[0]][0].key, NOT_NUMBERS) from error
         self.tokens, self.parents = self._searcher.tokens, self._searcher.parents
         for key in self.finished:
             self._sentences[key].finished = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import Any, cast
 
@@ -14,12 +15,13 @@ from headway.core.data import text_problem
 from headway.core.errors import InputError, UsageError
 from headway.core.generation import Hypothesis, Result, Scored
 from headway.core.manifest import Bundle
-from headway.core.search import Search
+from headway.core.search import NEW_TOKENS, Search
 from headway.core.tasks import Example, Spec, Task, encode, text_generation
 from headway.core.tasks import Result as AnyResult
 from headway.runtime.generation import windows
 from headway.runtime.generation.base import Writer
 from headway.runtime.generation.batch import Batch
+from headway.runtime.generation.choices import NOT_NUMBERS
 from headway.runtime.generation.lexicon import Lexicon
 from headway.runtime.generation.search import log_probabilities, score, search
 from headway.runtime.generation.texts import Texts
@@ -94,10 +96,14 @@ class GenerationPipeline(Pipeline):
                 cut.index(True), f"is longer than the model, which reads {self.spec.max_length} tokens"
             )
         results: list[Any] = [None] * len(sources)
-        lengths = np.array([len(ids) for ids in sources]) + (chosen.max_new_tokens or 0)
+        new = chosen.max_new_tokens or chosen.max_length or NEW_TOKENS
+        lengths = np.array([len(ids) for ids in sources]) + new
         rows = max(chosen.num_beams, chosen.num_return_sequences)
         for batch in batches_of(lengths, max(1, self.batch_tokens // rows)) if sources else []:
-            found = search(self._engine, [sources[i] for i in batch], chosen, self._text, self._lexicon)
+            try:
+                found = search(self._engine, [sources[i] for i in batch], chosen, self._text, self._lexicon)
+            except InputError as error:
+                raise InputError(int(batch[error.index]), error.problem) from error
             for i, hypotheses in zip(batch.tolist(), found, strict=True):
                 best = hypotheses[0] if hypotheses else Hypothesis("", float("-inf"), [])
                 results[i] = Result(best.text, best.score, hypotheses, cut[i])
@@ -157,7 +163,20 @@ class GenerationPipeline(Pipeline):
 
     def batch(self) -> Texts:
         """Texts that enter one by one and are written together, for one thread; there may be several."""
-        return Texts(Batch(self._engine, self._lexicon), self._read_one, self._text)
+        batch = Batch(self._engine, self._lexicon)
+        return Texts(batch, self._read_one, self._text, self._byte_tokens, self._skipped_tokens)
+
+    @cached_property
+    def _byte_tokens(self) -> frozenset[int]:
+        """Tokens of one byte each, as Llama's tokenizer has them beside its words."""
+        found = (self._tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
+        return frozenset(token for token in found if token is not None)
+
+    @cached_property
+    def _skipped_tokens(self) -> frozenset[int]:
+        """Tokens that are left out of texts."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return frozenset(token for token, kind in added.items() if kind.special)
 
     def _read_one(self, given: Input, settings: Mapping[str, Any]) -> tuple[list[int], bool, Search]:
         chosen = self.search.changed(**settings)
@@ -165,13 +184,24 @@ class GenerationPipeline(Pipeline):
         return source, cut, chosen
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Scored]:
-        """How probable the model finds each target after its source. Raises InputError, naming the place."""
+        """How probable the model finds each target after its source.
+
+        A target is read whole; before it, of a prompt that does not fit, the end.
+
+        Raises InputError, naming the place, for a target that the model does not have positions for, and for one that
+        it has no finite scores for; UsageError for a model whose targets have another tokenizer than its sources.
+        """
+        if getattr(self.spec.settings, "separate_targets", False):
+            raise UsageError(
+                "score", "needs the tokenizer of targets, which this model has apart (target.spm)"
+            )
         examples = [tasks.read_input(self.task, {"source": source}, i) for i, (source, _) in enumerate(pairs)]
         for place, (_, target) in enumerate(pairs):
             if problem := text_problem(target):
                 raise InputError(place, problem)
-        sources, cut = self.sources(examples, self.search)
         targets = self._targets([target for _, target in pairs])
+        self._check_positions(targets)
+        sources, cut = self._sources_before(examples, targets)
         found: list[Any] = [None] * len(pairs)
         lengths = np.array([len(a) + len(b) for a, b in zip(sources, targets, strict=True)])
         most = max(1, min(self.batch_tokens, LOGITS // self._engine.vocabulary))
@@ -179,8 +209,33 @@ class GenerationPipeline(Pipeline):
             start = self.search.decoder_start_token_id or 0
             scores = score(self._engine, [sources[i] for i in batch], [targets[i] for i in batch], start)
             for i, logs in zip(batch.tolist(), scores, strict=True):
+                if np.isnan(logs).any():
+                    raise InputError(i, NOT_NUMBERS)
                 found[i] = Scored(sum(logs), targets[i], logs, cut[i])
         return found
+
+    def _check_positions(self, targets: Sequence[Sequence[int]]) -> None:
+        """Raise InputError for a target without room behind one other token, a start token or the end of a prompt."""
+        longest = self._engine.longest
+        for place, target in enumerate(targets):
+            if longest is not None and 1 + len(target) > longest:
+                raise InputError(
+                    place, f"its target has {len(target)} tokens; the model has positions for {longest - 1}"
+                )
+
+    def _sources_before(
+        self, examples: Sequence[Any], targets: Sequence[Sequence[int]]
+    ) -> tuple[list[list[int]], list[bool]]:
+        """Tokens of each source that is read before a target, and whether it was cut."""
+        if self._engine.with_encoder:
+            return self.sources(examples, self.search)
+        longest = self.spec.max_length
+        if self._engine.longest is not None:
+            longest = min(longest, self._engine.longest)
+        rooms = [max(1, longest - len(target)) for target in targets]
+        every = self._prompts(_sources(examples))
+        cut = [len(ids) > room for ids, room in zip(every, rooms, strict=True)]
+        return [ids[-room:] for ids, room in zip(every, rooms, strict=True)], cut
 
     def _targets(self, texts: Sequence[str]) -> list[list[int]]:
         """Their tokens as the model learned them, without the start token and closed by an end token."""
@@ -207,18 +262,27 @@ class GenerationPipeline(Pipeline):
         longest = self.spec.max_length
         if not texts:
             return [], []
-        with self._tokenizing:
-            if self._engine.with_encoder:
+        if self._engine.with_encoder:
+            with self._tokenizing:
                 encodings = list(
                     encode(self._tokenizer, texts, longest, offsets=False, side=self.spec.truncation_side)
                 )
-                return [e.ids for e in encodings], [bool(e.overflowing) for e in encodings]
+            return [e.ids for e in encodings], [bool(e.overflowing) for e in encodings]
+        every = self._prompts(texts)
+        room = max(1, longest - min(chosen.max_new_tokens or NEW_TOKENS, longest // 2))
+        whole = (
+            room if chosen.max_new_tokens is not None else longest - 1
+        )  # as `generate()`, which then writes less
+        cut = [len(ids) > max(room, whole) for ids in every]
+        return [ids[-room:] if short else ids for ids, short in zip(every, cut, strict=True)], cut
+
+    def _prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        """All tokens of each."""
+        special = bool(self.spec.settings.special_tokens)
+        with self._tokenizing:
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
-            special = bool(self.spec.settings.special_tokens)
-            every = [e.ids for e in self._tokenizer.encode_batch(texts, add_special_tokens=special)]
-        room = max(1, longest - min(chosen.max_new_tokens or 0, longest // 2))
-        return [ids[-room:] for ids in every], [len(ids) > room for ids in every]
+            return [e.ids for e in self._tokenizer.encode_batch(list(texts), add_special_tokens=special)]
 
     def fits(self, source: str) -> bool:
         """Whether the model can read all of a source."""

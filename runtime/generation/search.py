@@ -8,6 +8,7 @@ from threading import Event
 import numpy as np
 from numpy.typing import NDArray
 
+from headway.core.errors import InputError
 from headway.core.generation import Hypothesis
 from headway.core.search import Search
 from headway.runtime.generation.base import Floats, Found, Ints, Writer
@@ -36,7 +37,8 @@ def search(
     Raises:
         UsageError: a setting that does not fit the model.
         UnavailableError: a form is asked for, and llguidance is not there.
-        InputError: a source without tokens, or a prompt that leaves no room.
+        InputError: a source without tokens, a prompt that leaves no room, or a source after which the model's scores
+            are not finite numbers.
     """
     begun = prompts(engine, sources, settings)
     if begun and (whole := engine.search(sources, settings, begun)) is not None:
@@ -47,7 +49,10 @@ def search(
         batch = Batch(engine if len(parts) == 1 else engine.on_one_thread, lexicon)
         keys = batch.add([sources[i] for i in part], settings)
         while len(batch) and not stopped.is_set():
-            batch.step()
+            try:
+                batch.step()
+            except InputError as error:
+                raise InputError(part[keys.index(error.index)], error.problem) from error
         return [batch.found(key, decode) for key in keys]
 
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,18 @@ class Writing:
 class Texts:
     """Made by `GenerationPipeline.batch`. For one thread. What becomes of a text does not depend on the others."""
 
-    def __init__(self, batch: Batch, read: Read, decode: Callable[[list[int]], str]) -> None:
+    def __init__(
+        self,
+        batch: Batch,
+        read: Read,
+        decode: Callable[[list[int]], str],
+        byte_tokens: Container[int] = (),
+        skipped_tokens: Container[int] = (),
+    ) -> None:
+        """`byte_tokens`: of one byte each, whose characters depend on all that stand together; `skipped_tokens`:
+        those that `decode` leaves out."""
         self._batch, self._read, self._decode = batch, read, decode
+        self._byte_tokens, self._skipped_tokens = byte_tokens, skipped_tokens
         self._writing: dict[int, Writing] = {}
         self._finished: set[int] = set()
 
@@ -54,14 +64,25 @@ class Texts:
 
     def piece(self, key: int) -> str:
         """What is new of a text, and cannot change any more."""
-        text = self._decode(self._batch.settled(key))
         own, finished = self._writing[key], key in self._finished
+        tokens = self._batch.settled(key)
+        text = self._decode(tokens if finished else self._without_open_bytes(tokens))
         half = text.endswith("\ufffd")  # of a character whose other tokens are to come
         if not finished and (half or not text.startswith(own.told)):
             return ""
         piece = text[len(own.told) :]
         own.told = text
         return piece
+
+    def _without_open_bytes(self, tokens: list[int]) -> list[int]:
+        """Tokens before the byte tokens at the end: as long as others may follow, their characters may change."""
+        end = len(tokens)
+        for place in range(len(tokens) - 1, -1, -1):
+            if tokens[place] in self._byte_tokens:
+                end = place
+            elif tokens[place] not in self._skipped_tokens:
+                break
+        return tokens[:end]
 
     def result(self, key: int) -> Result:
         """Of a finished text, which is forgotten by it. Raises UsageError for a text that is not."""

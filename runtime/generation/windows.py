@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from headway.core import windows
-from headway.core.errors import UsageError
+from headway.core.errors import InputError, UsageError
 from headway.core.generation import Hypothesis, Result
 
 LongSources = Literal["cut", "refuse", "join", "combine"]
@@ -28,7 +28,10 @@ def check(way: str) -> None:
 
 
 def parts(text: str, tokenizer: Any, room: int) -> list[str]:
-    """The text in parts of at most about `room` tokens; sentences, and parts of longer ones, stay whole."""
+    """The text in parts of at most about `room` tokens; sentences, and parts of longer ones, stay whole.
+
+    White space around a part is left out, and so is a part that has nothing else.
+    """
     tokenizer.no_truncation()
     tokenizer.no_padding()
     offsets = tokenizer.encode(text, add_special_tokens=False).offsets
@@ -46,7 +49,8 @@ def parts(text: str, tokenizer: Any, room: int) -> list[str]:
         cuts.append(sentence.end())
         count.append(last)
     lengths = [b - a for a, b in pairwise(count)]
-    return [text[cuts[a] : cuts[b]].strip() for a, b in windows.cut(lengths, room, overlap=0.0)]
+    found = [text[cuts[a] : cuts[b]].strip() for a, b in windows.cut(lengths, room, overlap=0.0)]
+    return [part for part in found if part]
 
 
 def read(
@@ -60,13 +64,21 @@ def read(
     Args:
         split: a text in parts that the model can read.
         write: what it writes of each part.
+    Raises InputError, with the place of the text, for a part that cannot be read.
     """
     split_up = [split(text) for text in texts]
-    written = iter(write([part for own in split_up for part in own]))
+    try:
+        written = iter(write([part for own in split_up for part in own]))
+    except InputError as error:
+        owners = [i for i, own in enumerate(split_up) for _ in own]
+        raise InputError(owners[error.index], error.problem) from error
     found = [_joined([next(written) for _ in own]) for own in split_up]
     again = [i for i, own in enumerate(split_up) if len(own) > 1 and 0 < len(found[i].text) < len(texts[i])]
     if way == "combine" and again:
-        combined = read([found[i].text for i in again], way, split, write)
+        try:
+            combined = read([found[i].text for i in again], way, split, write)
+        except InputError as error:
+            raise InputError(again[error.index], error.problem) from error
         for i, result in zip(again, combined, strict=True):
             found[i] = result
     return found

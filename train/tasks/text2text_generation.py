@@ -18,7 +18,7 @@ from headway.core.generation import Hypothesis, Result
 from headway.core.progress import Progress
 from headway.core.tasks import Spec
 from headway.core.tasks.text2text_generation import Example, Settings
-from headway.train import encoder, scratch
+from headway.train import encoder, generation, scratch
 from headway.train.options import TrainOptions
 from headway.train.tasks.base import Objective, Prepared
 
@@ -152,13 +152,14 @@ def infer(
     results: list[Result | None] = [None] * len(rows)
     was_training = model.training
     model.train(False)
-    batches = encoder.batched(
-        [len(row["input_ids"]) for row in rows], encoder.BATCH_TOKENS // settings.num_beams
-    )
+    beams = settings.num_beams or model.generation_config.num_beams or 1
+    batches = encoder.batched([len(row["input_ids"]) for row in rows], max(1, encoder.BATCH_TOKENS // beams))
     with torch.inference_mode():
         for batch in progress(batches, "generating", len(batches)):
             padded = {k: v.to(model.device) for k, v in pad([rows[i] for i in batch]).items()}
-            for i, hypotheses in zip(batch, _generate(model, tokenizer, padded, settings), strict=True):
+            for i, hypotheses in zip(
+                batch, _generate(model, tokenizer, padded, settings, beams), strict=True
+            ):
                 best = hypotheses[0]
                 results[i] = Result(best.text, best.score, hypotheses, rows[i]["truncated"])
     model.train(was_training)
@@ -166,21 +167,20 @@ def infer(
 
 
 def _generate(
-    model: Any, tokenizer: PreTrainedTokenizerBase, batch: dict[str, torch.Tensor], settings: Settings
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    batch: dict[str, torch.Tensor],
+    settings: Settings,
+    beams: int,
 ) -> list[list[Hypothesis]]:
-    said = model.generate(
-        **batch,
-        max_new_tokens=settings.max_new_tokens,
-        max_length=None,
-        num_beams=settings.num_beams,
-        do_sample=False,
-        return_dict_in_generate=True,
-        output_scores=True,
+    lengths = {} if settings.max_new_tokens is None else {"max_new_tokens": settings.max_new_tokens}
+    said = generation.generate(
+        model, **batch, **lengths, num_beams=beams, return_dict_in_generate=True, output_scores=True
     )
     written = [
         _until_end(ids, model.generation_config.eos_token_id) for ids in said.sequences[:, 1:].tolist()
     ]
-    if settings.num_beams > 1:
+    if beams > 1:
         scores = said.sequences_scores.tolist()
     else:
         steps = model.compute_transition_scores(said.sequences, said.scores, normalize_logits=True)
