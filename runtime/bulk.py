@@ -213,7 +213,7 @@ def _left(output: Path, size: int, begun: Begun) -> tuple[Whole, int] | None:
     first, *blocks = noted.splitlines(keepends=True) or [b""]
     try:
         before = msgspec.json.decode(first, type=Begun)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         if size == 0:
             return None
         raise OutputError(
@@ -227,7 +227,7 @@ def _left(output: Path, size: int, begun: Begun) -> tuple[Whole, int] | None:
     for block in blocks:
         try:
             whole = msgspec.json.decode(block, type=Whole)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             break
         if whole.bytes > size:
             break
