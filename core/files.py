@@ -207,6 +207,21 @@ def refuse_unwritable(path: Path) -> None:
         _remove_empty(made)
 
 
+@contextmanager
+def in_utf8(path: Path) -> Iterator[str]:
+    """A name of a file for a library that takes names in UTF-8 alone, where its folder has another kind; for the block only."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield f"/proc/self/fd/{folder}/{path.name}"  # Linux's other name of an open folder
+        finally:
+            os.close(folder)
+    else:
+        yield str(path)
+
+
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as stream:
