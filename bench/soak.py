@@ -214,7 +214,7 @@ def main() -> None:
             show(size)
     else:
         asyncio.run(ask(asked))
-    outcomes: Mapping[str, int] = {} if asked is None else dict(asked.outcomes)
+    outcomes = dict[str, float]() if asked is None else dict[str, float](asked.outcomes)
     flat = growth(found) <= FLAT
     print(msgspec.json.encode({"growth": growth(found), "flat": flat} | outcomes).decode())
     sys.exit(0 if flat and set(outcomes) <= {"right", "cancelled", "refused"} else 4)

@@ -31,6 +31,9 @@ VERBS = {
     "demo": "The whole job on a small real case, offline.",
 }
 
+NO_TEMPORARY = "temporary directory"
+"""in messages of Python, matplotlib and others where there is no folder for temporary files"""
+
 app = cyclopts.App(
     name="headway",
     version=lambda: version("headway"),
@@ -78,7 +81,7 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         return 0
     except OSError as error:
-        if error.errno is None:
+        if error.errno is None and NO_TEMPORARY not in str(error):
             raise
         return _fail(_of_the_system(error), UnavailableError.exit_code)
     return 0
@@ -87,7 +90,7 @@ def _run(arguments: list[str]) -> int:
 def _of_the_system(error: OSError) -> str:
     """An error of the operating system that no part of headway has foreseen: full, read-only or deleted folders."""
     problem = error.strerror or str(error)
-    if "temporary directory" in problem:
+    if NO_TEMPORARY in problem:
         return f"{problem}; set TMPDIR to a folder that can be written"
     if error.filename is None:
         return problem

@@ -271,7 +271,9 @@ def _rows(path: str | Path, piped: list[Lines]) -> Iterator[Record]:
         with path.open("rb") as stream:
             if readers[path.suffix] is _jsonl and not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                 piped.append(Lines(stream))
-            yield from readers[path.suffix](piped[0] if piped else stream, str(path))
+                yield from _jsonl(piped[0], str(path))
+            else:
+                yield from readers[path.suffix](stream, str(path))
     except OSError as error:
         raise DataError(error.strerror or str(error), file=str(path)) from error
 

@@ -60,7 +60,7 @@ class Partial:
         self._output, self._journal, self._lines = output, journal, lines
         self.whole = whole
         self.block = block
-        """records in the last whole block, of this run or the one before; 0 where there is none"""
+        """records that were committed together at last, by this run or the one before; 0: none were"""
         self.stream: TextIO = io.TextIOWrapper(lines, encoding="utf-8", newline="\n")
         """where the next lines go"""
         self._read = hashlib.sha256()
@@ -78,6 +78,8 @@ class Partial:
 
     def commit(self, answered: Sequence[Record], cut: int) -> None:
         """The lines of these records were written to `stream`, and are to be kept."""
+        if not answered:
+            return
         with _telling(self._output):
             self.stream.flush()
             os.fsync(self._lines.fileno())

@@ -143,7 +143,7 @@ def test_standard_error_that_is_full_costs_no_exit_code(small: Path) -> None:
 
 
 def test_a_limit_of_file_sizes(small: Path, tmp_path: Path, expected: bytes) -> None:
-    many: list[Any] = [{"text": text} for text in texts(5000)]
+    many: list[Any] = [{"text": text} for text in texts(9000)]
     command = [
         "predict",
         small,
@@ -152,7 +152,7 @@ def test_a_limit_of_file_sizes(small: Path, tmp_path: Path, expected: bytes) -> 
         "--output",
         tmp_path / "o",
     ]
-    ran = headway(*command, before="ulimit -f 200")
+    ran = headway(*command, before="ulimit -f 600")
     assert ran.returncode == 5
     assert "raise the limit (ulimit -f)" in told(ran)
     kept = len((tmp_path / "o.partial").read_bytes().splitlines())
@@ -167,7 +167,7 @@ def test_a_limit_of_file_sizes(small: Path, tmp_path: Path, expected: bytes) -> 
 def test_a_full_disk(small: Path, tmp_path: Path) -> None:
     many = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts(9000)])
     (tmp_path / "full").mkdir()
-    script = 'mount -t tmpfs -o size=400k none "$1" && "$2" -m headway.cli.main "${@:3}"; code=$?; ls "$1"; exit $code'
+    script = 'mount -t tmpfs -o size=600k none "$1" && "$2" -m headway.cli.main "${@:3}"; code=$?; ls "$1"; exit $code'
     ran = subprocess.run(
         [
             "unshare", "-rm", "bash", "-c", script, "-", str(tmp_path / "full"), sys.executable,
