@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 from cyclopts import App, Parameter
 
-from headway.cli.lines import Place
+from headway.cli.lines import Place, ready_lines
 from headway.cli.screen import bar, say
 from headway.core import data, files
 from headway.core.errors import UsageError
@@ -180,9 +179,9 @@ def search(
     if (query is None) == (queries is None):
         raise UsageError("--query", "give either --query or --queries")
     files.refuse_unwritable_file(output)
-    alone = data.Record({"text": query}, "--query", 1)
+    alone = data.Reading(iter([data.Record({"text": query}, "--query", 1)]), lambda: True)
     mapping = data.parse_columns(columns)
-    records = iter([alone]) if queries is None else data.read_split(queries, mapping, split)
+    records = alone if queries is None else data.read_split(queries, mapping, split)
     opened = Index.open(folder)
     engine = Search(
         opened,
@@ -193,9 +192,10 @@ def search(
     counts: Counter[str] = Counter()
     with files.whole_file(output) as stream:
         shown: Iterator[data.Record] = bar(records, "searching")
-        while window := list(islice(shown, WINDOW)):
+        while window := ready_lines(shown, WINDOW, records.ready):
             found = engine([r.text("text") for r in window], top, exact=exact)
             stream.writelines(_line(r, f) for r, f in zip(window, found, strict=True))
+            stream.flush()
             counts.update(_truncated(found))
     for what, count in counts.items():
         say(f"{count} {what}")

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, TextIO
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, TextIO, TypeVar
 
 import msgspec
 from cyclopts import Parameter
 
 from headway.core.tasks import Example, Result
 
+T = TypeVar("T")
+
 Place = Annotated[str, Parameter(allow_leading_hyphen=True)]
 """a file, or - for standard input or output"""
+
+
+def ready_lines(items: Iterator[T], most: int, ready: Callable[[], bool]) -> list[T]:
+    """The next items, at most so many: the first, however long it takes to come, and those that are there by then."""
+    found: list[T] = []
+    while len(found) < most and (not found or ready()):
+        if (item := next(items, None)) is None:
+            break
+        found.append(item)
+    return found
 
 
 def write_lines(stream: TextIO, examples: Iterable[Example], results: Iterable[Result]) -> int:

@@ -11,7 +11,9 @@ from types import FrameType
 
 import cyclopts
 
-from headway.core.errors import HeadwayError
+from headway.cli import streams
+from headway.core import files
+from headway.core.errors import HeadwayError, OutputError, UnavailableError
 
 VERBS = {
     "train": "Fine-tune a pretrained model and write a checkpoint.",
@@ -28,6 +30,9 @@ VERBS = {
     "doctor": "Show what this machine can do and what is missing.",
     "demo": "The whole job on a small real case, offline.",
 }
+
+NO_TEMPORARY = "temporary directory"
+"""in messages of Python, matplotlib and others where there is no folder for temporary files"""
 
 app = cyclopts.App(
     name="headway",
@@ -48,8 +53,23 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command; returns the exit code. Nothing but a bug shows a traceback."""
+    streams.prepare()
     _quiet_libraries()
     signal.signal(signal.SIGTERM, _terminate)
+    code = _run(arguments)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has gone: no more words
+        streams.give_up(sys.stdout)
+    except OSError as error:
+        streams.give_up(sys.stdout)
+        if code == 0:
+            failed = OutputError.of(files.STANDARD_OUTPUT, error)
+            code = _fail(str(failed), failed.exit_code)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     try:
         app(arguments, exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
@@ -59,13 +79,28 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted; outputs appear whole or not at all", 130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: no more words
         return 0
+    except OSError as error:
+        if error.errno is None and NO_TEMPORARY not in str(error):
+            raise
+        return _fail(_of_the_system(error), UnavailableError.exit_code)
     return 0
 
 
+def _of_the_system(error: OSError) -> str:
+    """An error of the operating system that no part of headway has foreseen: full, read-only or deleted folders."""
+    problem = error.strerror or str(error)
+    if NO_TEMPORARY in problem:
+        return f"{problem}; set TMPDIR to a folder that can be written"
+    if error.filename is None:
+        return problem
+    return (
+        f"{os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename}: {problem}"
+    )
+
+
 def _fail(message: str, code: int) -> int:
-    print(f"headway: {message}", file=sys.stderr)
+    streams.say(f"headway: {message}")
     return code
 
 

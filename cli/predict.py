@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
-from itertools import islice, tee
 from pathlib import Path
 from typing import TextIO
 
-from headway.cli.lines import Place, write_lines
+from headway.cli.lines import Place, ready_lines, write_lines
 from headway.cli.screen import bar, say
 from headway.core import data, files, tasks
-from headway.core.data import Record
+from headway.core.data import Reading, Record
 from headway.core.tasks import Example
 from headway.runtime import load
 from headway.runtime.bulk import Partial, can_resume, resumable
 from headway.runtime.pipeline import WINDOW, Pipeline
+
+BLOCK_SECONDS = 10.0
+"""that a block should take, at most, and after which a block is committed: a kill thus costs 20 seconds of work, or 30 where
+the next texts are longer than those before"""
 
 
 def predict(
@@ -96,8 +100,11 @@ def predict(
         with resumable(Path(output), settings, restart) as partial:
             cut = _resume(pipe, records, call, partial, total)
     else:
+        cut = 0
         with files.whole_file(output) as stream:
-            cut = sum(cut for _, cut in _blocks(pipe, records, call, stream, total))
+            for _, more in _blocks(pipe, records, call, stream, total):
+                stream.flush()
+                cut += more
     if cut:
         say(
             f'{cut} inputs were longer than {pipe.manifest.max_length} tokens and were cut ("truncated": true)'
@@ -105,16 +112,24 @@ def predict(
 
 
 def _resume(
-    pipe: Pipeline, records: Iterator[Record], call: Mapping[str, str], partial: Partial, total: int | None
+    pipe: Pipeline, records: Reading, call: Mapping[str, str], partial: Partial, total: int | None
 ) -> int:
     """Answer the records that are not answered yet; returns how many texts were cut in all."""
     done = partial.whole.records
     if done:
         say(f"going on after {done} records that an earlier run answered")
     left = None if total is None else total - done
+    rest = partial.rest(records)
+    answered: list[Record] = []
+    cut, since = 0, time.monotonic()
     try:
-        for block, cut in _blocks(pipe, partial.rest(records), call, partial.stream, left):
-            partial.commit([example.record for example in block], cut)
+        for block, more in _blocks(pipe, rest, call, partial.stream, left, partial.block):
+            answered += [example.record for example in block]
+            cut += more
+            if len(answered) >= WINDOW // 2 or time.monotonic() - since >= BLOCK_SECONDS:
+                partial.commit(answered, cut)
+                answered, cut, since = [], 0, time.monotonic()
+        partial.commit(answered, cut)
     except BaseException:
         if kept := partial.whole.records:
             say(f"{kept} records are answered and kept; the same command goes on after them")
@@ -123,15 +138,35 @@ def _resume(
 
 
 def _blocks(
-    pipe: Pipeline, records: Iterator[Record], call: Mapping[str, str], stream: TextIO, total: int | None
+    pipe: Pipeline,
+    records: Reading,
+    call: Mapping[str, str],
+    stream: TextIO,
+    total: int | None,
+    before: int = 0,
 ) -> Iterator[tuple[list[Example], int]]:
-    """Write a line a record; yields after each window its inputs, and how many texts of it were cut."""
-    given, kept = tee(tasks.read_unlabelled(pipe.task, record, pipe.spec) for record in records)
-    answered = zip(pipe.each(given, **call), kept, strict=False)  # `each` reads ahead, within bounds
-    shown = bar(answered, "predicting", total)
-    while block := list(islice(shown, WINDOW)):
-        examples = [example for _, example in block]
-        yield examples, write_lines(stream, examples, [result for result, _ in block])
+    """Write a line a record; yields after each block its inputs, and how many texts of it were cut.
+
+    The first block is one record, each following one twice as large as long as it takes little time. `before`: records
+    that an earlier run committed together at last. Of a pipe a block has the records that have come.
+    """
+    read = (tasks.read_unlabelled(pipe.task, record, pipe.spec) for record in records)
+    shown = bar(read, "predicting", total)
+    size = min(2 * before, WINDOW) or 1
+    while block := ready_lines(shown, size, records.ready):
+        began = time.monotonic()
+        results = pipe.predict(block, **call)
+        yield block, write_lines(stream, block, results)
+        size = next_size(size, time.monotonic() - began)
+
+
+def next_size(size: int, seconds: float) -> int:
+    """Records in the next block, at most, by how long one of at most `size` took."""
+    if seconds <= BLOCK_SECONDS / 2:
+        return min(2 * size, WINDOW)
+    while seconds > BLOCK_SECONDS and size > 1:
+        size, seconds = size // 2, seconds / 2
+    return size
 
 
 def _count(path: Path) -> int | None:

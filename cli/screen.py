@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from headway.cli import streams
 from headway.core.tasks import FIGURES_FALLING
 
 T = TypeVar("T")
@@ -18,8 +19,7 @@ def bar(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]
     yield from tqdm(items, desc=label, total=total, file=sys.stderr, disable=None, delay=1, leave=False)
 
 
-def say(message: str) -> None:
-    print(message, file=sys.stderr)
+say = streams.say
 
 
 def percent(share: float) -> str:

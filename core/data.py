@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
+import os
 import re
+import select
+import stat
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,10 +132,73 @@ FIELD_SIZE_LIMIT = 2**31 - 1
 _csv_limit = Lock()
 
 
-def read(
-    path: str | Path, columns: Mapping[str, str] | None = None, split: str | None = None
-) -> Iterator[Record]:
-    """Yield the records of a .jsonl, .csv or .parquet file, or of JSON Lines on standard input ("-").
+class Reading(Iterator[Record]):
+    """Records in the order of their file."""
+
+    def __init__(self, records: Iterator[Record], ready: Callable[[], bool]) -> None:
+        self._records, self.ready = records, ready
+        """`ready()`: whether a record is there at once; False where it must be waited for, or there is none"""
+
+    def __next__(self) -> Record:
+        return next(self._records)
+
+
+class Lines:
+    """Lines of a stream, which can be asked whether there is one by now: of a pipe one may have to wait for the next."""
+
+    def __init__(self, stream: Any) -> None:
+        """`stream`: a buffered binary one."""
+        self._stream = stream
+        self._lines: deque[bytes] = deque()
+        self._begun: list[bytes] = []
+        """parts of a line whose end has not come"""
+        self._ended = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self._lines or not self._ended:
+            if self._lines:
+                yield self._lines.popleft()
+            else:
+                self._fill()
+
+    def ready(self) -> bool:
+        """Whether there is a line that is not blank; does not wait."""
+        while not any(line.strip() for line in self._lines):
+            if self._ended or not _is_readable(self._stream):
+                return False
+            self._fill()
+        return True
+
+    def _fill(self) -> None:
+        block = self._stream.read1(READ_BYTES)
+        self._ended = not block
+        *ends, rest = block.split(b"\n")
+        for end in ends:
+            self._lines.append(b"".join((*self._begun, end, b"\n")))
+            self._begun = []
+        if rest:
+            self._begun.append(rest)
+        if self._ended and self._begun:
+            self._lines.append(b"".join(self._begun))
+            self._begun = []
+
+
+READ_BYTES = 1 << 16
+"""of a pipe at once: what Linux gives it"""
+
+
+def _is_readable(stream: Any) -> bool:
+    """Whether reading would not wait."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLIN)
+    except (OSError, AttributeError):  # no file of the system's
+        return True
+    return bool(poll.poll(0))
+
+
+def read(path: str | Path, columns: Mapping[str, str] | None = None, split: str | None = None) -> Reading:
+    """The records of a .jsonl, .csv or .parquet file, or of JSON Lines on standard input ("-"). Blank lines are skipped.
 
     A .txt file is one record, {"text": all of it}. A folder is one of the `datasets` library (`save_to_disk`, or
     files that `load_dataset` reads), of which `split` is taken: train, dev or test, whatever the data set calls it,
@@ -141,13 +208,15 @@ def read(
     Raises UsageError where `split` is wanted, DataError (file, line, field) for what cannot be read, and for a file
     without any record.
     """
-    rows = _folder(Path(path), split) if Path(path).is_dir() else _rows(path)
-    return _checked(rows, path, columns)
+    if Path(path).is_dir():
+        return Reading(_checked(_folder(Path(path), split), path, columns), lambda: True)
+    piped: list[Lines] = []
+    return Reading(_checked(_rows(path, piped), path, columns), lambda: all(lines.ready() for lines in piped))
 
 
 def read_split(
     path: str | Path, columns: Mapping[str, str] | None = None, split: str | None = None
-) -> Iterator[Record]:
+) -> Reading:
     """As `read`, of a `split` that the user names: refused where there are no splits. Raises UsageError."""
     if split is not None and not Path(path).is_dir():
         raise UsageError("--split", f"is for folders of the datasets library; {path} is none")
@@ -181,9 +250,17 @@ def repeated(names: Iterable[str]) -> str | None:
     return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
-def _rows(path: str | Path) -> Iterator[Record]:
+def _rows(path: str | Path, piped: list[Lines]) -> Iterator[Record]:
+    """Those of a file; where it is a pipe, its lines are put into `piped`."""
     if str(path) == "-":
-        yield from _jsonl(sys.stdin.buffer, "standard input")
+        piped.append(Lines(sys.stdin.buffer))
+        try:
+            yield from _jsonl(piped[0], STANDARD_INPUT)
+        except OSError as error:
+            closed = error.errno == errno.EBADF
+            raise DataError(
+                "is closed" if closed else error.strerror or str(error), file=STANDARD_INPUT
+            ) from error
         return
     path = Path(path)
     readers = {".jsonl": _jsonl, ".json": _jsonl, ".csv": _csv, ".parquet": _parquet, ".txt": _txt}
@@ -192,23 +269,51 @@ def _rows(path: str | Path) -> Iterator[Record]:
         raise DataError(unknown if path.exists() else "No such file or directory", file=str(path))
     try:
         with path.open("rb") as stream:
-            yield from readers[path.suffix](stream, str(path))
+            if readers[path.suffix] is _jsonl and not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                piped.append(Lines(stream))
+                yield from _jsonl(piped[0], str(path))
+            else:
+                yield from readers[path.suffix](stream, str(path))
     except OSError as error:
         raise DataError(error.strerror or str(error), file=str(path)) from error
 
 
-def _jsonl(stream: BinaryIO, file: str) -> Iterator[Record]:
+def _jsonl(stream: Iterable[bytes], file: str) -> Iterator[Record]:
     for number, line in _lines(stream, file):
+        if not line.strip():
+            continue
         try:
             fields = msgspec.json.decode(line)
         except msgspec.DecodeError as error:
-            problem = f"invalid JSON: {error}" if line.strip() else "empty line"
-            raise DataError(problem, file=file, line=number) from error
+            raise DataError(f"invalid JSON: {error}", file=file, line=number) from error
+        except RecursionError as error:
+            raise _too_deep(file, number) from error
         if not isinstance(fields, dict):
             raise DataError(f"must be a JSON object, not {type(fields).__name__}", file=file, line=number)
+        if line.count("[") + line.count("{") > DEEPEST and _depth(fields) > DEEPEST:
+            raise _too_deep(file, number)
         if any(line.count(f'"{key}"') > 1 for key in _keys(fields)):
             _refuse_repeated_keys(line, file, number)
         yield Record(fields, file, number)
+
+
+DEEPEST = 100
+"""objects and lists in each other, at most, so that all that reads a record later bears it"""
+
+
+def _depth(value: Any) -> int:
+    """Of lists and objects in each other."""
+    depth, level = 0, [value]
+    while level := [each for each in level if isinstance(each, dict | list)]:
+        depth += 1
+        level = [each for one in level for each in (one.values() if isinstance(one, dict) else one)]
+    return depth
+
+
+def _too_deep(file: str, number: int) -> DataError:
+    return DataError(
+        f"invalid JSON: more than {DEEPEST} lists and objects in each other", file=file, line=number
+    )
 
 
 def _keys(fields: Mapping[str, Any]) -> Iterator[str]:
@@ -392,5 +497,9 @@ def _renamed(record: Record, columns: Mapping[str, str]) -> Record:
     return Record(fields, record.file, record.line)
 
 
+STANDARD_INPUT = "standard input"
+"""as messages call it"""
+
+
 def _name(path: str | Path) -> str:
-    return "standard input" if str(path) == "-" else str(path)
+    return STANDARD_INPUT if str(path) == "-" else str(path)

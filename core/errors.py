@@ -36,6 +36,12 @@ class OutputError(HeadwayError):
     def of(cls, path: Path, error: OSError) -> OutputError | UnavailableError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return UnavailableError(f"room on the disk that holds {path}", "free some space and run again")
+        if error.errno == errno.EFBIG:
+            return UnavailableError(
+                f"a file as large as {path} would be", "raise the limit (ulimit -f) and run again"
+            )
+        if error.errno == errno.EIO:
+            return UnavailableError(f"the disk that holds {path}", f"{error.strerror}; write to another one")
         return cls(path, error.strerror or str(error))
 
 

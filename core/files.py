@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,23 +15,29 @@ from typing import TextIO
 
 from headway.core.errors import OutputError
 
+STANDARD_OUTPUT = Path("standard output")
+"""as messages call it"""
+
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[TextIO]:
     """Open a UTF-8 text file that replaces `path` when the block ends well, and vanishes when it does not.
 
-    "-" is standard output. Folders above the file are made. Raises OutputError when the place cannot be written.
+    "-" is standard output. Folders above the file are made. A link stays, and the file that it leads to is replaced; a
+    file that is replaced hands on its mode and owner. Raises OutputError when the place cannot be written, and
+    UnavailableError where the disk is full or fails.
     """
     if str(path) == "-":
-        yield sys.stdout
-        sys.stdout.flush()
+        with telling(STANDARD_OUTPUT):
+            yield sys.stdout
+            sys.stdout.flush()
         return
-    path = Path(path)
+    _refuse_no_file(Path(path))
+    path = target(Path(path))
     partial = _partial(path)
     with parents_of(path):
         try:
-            _refuse_no_file(path)
-            with partial.open("w", encoding="utf-8", newline="\n") as stream:
+            with open(create(partial, path), "w", encoding="utf-8", newline="\n") as stream:
                 yield stream
             os.replace(partial, path)
         except OSError as error:
@@ -42,17 +49,70 @@ def whole_file(path: str | Path) -> Iterator[TextIO]:
 
 
 @contextmanager
+def telling(path: Path) -> Iterator[None]:
+    """Tell of `path` where writing fails for a reason that names no file, as a full disk's does not."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OutputError.of(path, error) from error
+
+
+def target(path: Path) -> Path:
+    """Where a link leads in the end, there or not; another path as it is. Raises OutputError for links in a circle."""
+    if not path.is_symlink():
+        return path
+    found = Path(os.path.realpath(path))
+    if found.is_symlink():
+        raise OutputError(path, "it is a link that leads to itself")
+    return found
+
+
+def create(path: Path, replaced: Path) -> int:
+    """A new file, open for reading and writing, with mode and owner of the file that it will replace, if that is there.
+
+    Returns its descriptor. Others are created as the umask has it. Raises FileExistsError and other OSErrors.
+    """
+    try:
+        before = os.stat(replaced)
+    except OSError:
+        before = None
+    opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if before else 0o666)
+    if before is not None:
+        keep_mode(opened, before)
+    return opened
+
+
+def keep_mode(opened: int | Path, before: os.stat_result) -> None:
+    """Give a file or folder the mode and, as far as this process may, the owner of another one."""
+    now = os.stat(opened)
+    if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+        with suppress(OSError):
+            os.chown(opened, before.st_uid, before.st_gid)
+    with suppress(PermissionError):  # as file systems without modes refuse
+        os.chmod(opened, stat.S_IMODE(before.st_mode))
+
+
+@contextmanager
 def whole_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """Give an empty folder that becomes `path` when the block ends well, and vanishes when it does not.
 
-    Folders above it are made. Raises OutputError when the place cannot be written, or is taken and `overwrite` is False.
+    Folders above it are made. A link stays, and the folder that it leads to is replaced; one that is replaced hands on its
+    mode and owner. Raises OutputError when the place cannot be written, or is taken and `overwrite` is False.
     """
     refuse_taken(path, overwrite)
+    path = target(path)
     partial = _partial(path)
     with parents_of(path):
         try:
-            partial.mkdir()
+            before = path.stat() if path.exists() else None
+            partial.mkdir(0o777 if before is None else 0o700)
             yield partial
+            if before is not None:
+                keep_mode(partial, before)
             replaced = _partial(path, "replaced")
             if path.exists():
                 os.rename(path, replaced)
@@ -112,14 +172,14 @@ def refuse_taken(path: Path, overwrite: bool) -> None:
     except OSError as error:
         _tell(path, error)
         raise
-    refuse_unwritable(path)
+    refuse_unwritable(target(path))
 
 
 def refuse_unwritable_file(path: str | Path) -> None:
     """Raise OutputError if `whole_file` could not write `path`, before the work of which it would hold the result."""
     if str(path) != "-":
         _refuse_no_file(Path(path))
-        refuse_unwritable(Path(path))
+        refuse_unwritable(target(Path(path)))
 
 
 def _refuse_no_file(path: Path) -> None:
@@ -145,6 +205,21 @@ def refuse_unwritable(path: Path) -> None:
         raise
     finally:
         _remove_empty(made)
+
+
+@contextmanager
+def in_utf8(path: Path) -> Iterator[str]:
+    """A name of a file for a library that takes names in UTF-8 alone, where its folder has another kind; for the block only."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield f"/proc/self/fd/{folder}/{path.name}"  # Linux's other name of an open folder
+        finally:
+            os.close(folder)
+    else:
+        yield str(path)
 
 
 def sha256(path: Path) -> str:

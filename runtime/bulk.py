@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import io
@@ -10,7 +11,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO, TypeVar
 
 import msgspec
 
@@ -19,6 +20,9 @@ from headway.core.data import Record
 from headway.core.errors import OutputError
 
 FORMAT = "headway-predict-1"
+
+
+Records = TypeVar("Records", bound=Iterator[Record])
 
 
 class Begun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -50,15 +54,19 @@ class Partial:
     behind the last such block is cut off. Predictions are thus written exactly once.
     """
 
-    def __init__(self, output: Path, lines: BinaryIO, journal: BinaryIO, whole: Whole) -> None:
+    def __init__(
+        self, output: Path, lines: BinaryIO, journal: BinaryIO, whole: Whole, block: int = 0
+    ) -> None:
         self._output, self._journal, self._lines = output, journal, lines
         self.whole = whole
+        self.block = block
+        """records that were committed together at last, by this run or the one before; 0: none were"""
         self.stream: TextIO = io.TextIOWrapper(lines, encoding="utf-8", newline="\n")
         """where the next lines go"""
         self._read = hashlib.sha256()
         self._finished = False
 
-    def rest(self, records: Iterator[Record]) -> Iterator[Record]:
+    def rest(self, records: Records) -> Records:
         """The records that are not answered yet. Raises OutputError if those before are not what they were."""
         for _ in range(self.whole.records):
             if (record := next(records, None)) is None:
@@ -70,17 +78,22 @@ class Partial:
 
     def commit(self, answered: Sequence[Record], cut: int) -> None:
         """The lines of these records were written to `stream`, and are to be kept."""
+        if not answered:
+            return
         with _telling(self._output):
             self.stream.flush()
             os.fsync(self._lines.fileno())
             for record in answered:
                 self._read.update(_content(record))
             so_far = self.whole
+            self.block = len(answered)
             self.whole = Whole(
                 so_far.records + len(answered), self._lines.tell(), so_far.cut + cut, self._read.hexdigest()
             )
             # of the journal nothing is lost by a late write: the run begins again at the block before
-            self._journal.write(_line(self.whole))
+            line = _line(self.whole)
+            if self._journal.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def finish(self) -> None:
         """Give the output its name."""
@@ -88,6 +101,8 @@ class Partial:
         with _telling(self._output):
             self.stream.flush()
             os.fsync(self._lines.fileno())
+            with suppress(FileNotFoundError):  # the mode may have been changed meanwhile
+                files.keep_mode(self._lines.fileno(), os.stat(self._output))
             os.replace(partial, self._output)
             _sync_folder(self._output.parent)
             journal.unlink()
@@ -111,7 +126,7 @@ def can_resume(source: str | Path, output: str | Path) -> bool:
 def resumable(output: Path, settings: Mapping[str, Any], restart: bool = False) -> Iterator[Partial]:
     """Open the output that a run with the same settings left unfinished, or a new one.
 
-    When the block ends well the output appears, by one rename. When it does not, what is whole is kept for the
+    When the block ends well the output appears, by one rename; a link stays, and what it leads to is replaced. When it does not, what is whole is kept for the
     next run; nothing is left behind where nothing is whole.
 
     Args:
@@ -119,11 +134,15 @@ def resumable(output: Path, settings: Mapping[str, Any], restart: bool = False) 
         restart: begin anew, whatever was left.
     Raises:
         OutputError: the place cannot be written, another run is writing it, or it was begun with other settings.
+        UnavailableError: the disk is full or fails.
     """
+    _refuse_no_file(output)
+    output = files.target(output)
     with files.parents_of(output):
         opened = _open(output, Begun(settings=dict(settings)), restart)
         try:
-            yield opened
+            with files.telling(output):
+                yield opened
             opened.finish()
         finally:
             opened.close()
@@ -132,23 +151,28 @@ def resumable(output: Path, settings: Mapping[str, Any], restart: bool = False) 
 def _open(output: Path, begun: Begun, restart: bool) -> Partial:
     partial, journal = _beside(output)
     with _telling(output):
-        if output.exists() and not output.is_file():
-            raise OutputError(output, "it is a folder" if output.is_dir() else "it is no file")
         lines = _locked(output, partial)
         size = os.path.getsize(partial)
         try:
-            whole = None if restart else _left(output, size, begun)
-            if whole is None:
-                whole = NOTHING
+            left = None if restart else _left(output, size, begun)
+            if left is None:
+                left = NOTHING, 0
                 _write_new(journal, _line(begun))
+            whole, block = left
             lines.truncate(whole.bytes)
             lines.seek(whole.bytes)
-            return Partial(output, lines, journal.open("ab", buffering=0), whole)
+            return Partial(output, lines, journal.open("ab", buffering=0), whole, block)
         except BaseException:
             lines.close()
             if size == 0:
                 _remove(partial)
             raise
+
+
+def _refuse_no_file(output: Path) -> None:
+    with _telling(output):
+        if output.exists() and not output.is_file():
+            raise OutputError(output, "it is a folder" if output.is_dir() else "it is no file")
 
 
 def _beside(output: Path) -> tuple[Path, Path]:
@@ -166,7 +190,11 @@ def _is_stream(path: Path) -> bool:
 
 def _locked(output: Path, partial: Path) -> BinaryIO:
     """The partial output, opened and ours alone until it is closed, by a kill too."""
-    lines = os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+    try:
+        opened = files.create(partial, output)
+    except FileExistsError:
+        opened = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    lines = os.fdopen(opened, "r+b")
     try:
         fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat(os.fstat(lines.fileno()), os.stat(partial)):
@@ -177,14 +205,17 @@ def _locked(output: Path, partial: Path) -> BinaryIO:
     return lines
 
 
-def _left(output: Path, size: int, begun: Begun) -> Whole | None:
-    """What an earlier run left whole; None for nothing. Raises OutputError if that run was another one."""
+def _left(output: Path, size: int, begun: Begun) -> tuple[Whole, int] | None:
+    """What an earlier run left whole, and the records in its last block; None for nothing.
+
+    Raises OutputError if that run was another one.
+    """
     partial, journal = _beside(output)
     noted = journal.read_bytes() if journal.exists() else b""
     first, *blocks = noted.splitlines(keepends=True) or [b""]
     try:
         before = msgspec.json.decode(first, type=Begun)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         if size == 0:
             return None
         raise OutputError(
@@ -194,17 +225,17 @@ def _left(output: Path, size: int, begun: Begun) -> Whole | None:
         if size == 0:
             return None
         raise _other(output, differing)
-    found, end = NOTHING, len(first)
+    found, end, last = NOTHING, len(first), 0
     for block in blocks:
         try:
             whole = msgspec.json.decode(block, type=Whole)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             break
         if whole.bytes > size:
             break
-        found, end = whole, end + len(block)
+        found, end, last = whole, end + len(block), whole.records - found.records
     os.truncate(journal, end)
-    return found
+    return found, last
 
 
 _REMEDY = "give --restart to begin anew"
@@ -239,11 +270,15 @@ def _content(record: Record) -> bytes:
 def _write_new(path: Path, content: bytes) -> None:
     """Write a small file that is whole on the disk, or not there."""
     fresh = path.with_name(f"{path.name}.new")
-    with fresh.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(fresh, path)
+    try:
+        with fresh.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(fresh, path)
+    except BaseException:
+        _remove(fresh)
+        raise
     _sync_folder(path.parent)
 
 

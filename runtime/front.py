@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from concurrent.futures import Future
-from threading import Condition, Thread
+from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from threading import Condition, Thread, current_thread
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from headway.core import tasks
 from headway.core.errors import OverloadedError, UnavailableError, UsageError
@@ -29,6 +29,10 @@ CHARACTERS_PER_TOKEN = 4
 """of an English text. The front counts characters: to tokenize is the worker's business"""
 SPECIAL_TOKENS = 2
 """that the tokenizer adds to a text"""
+PLAIN_VALUES = 10_000
+"""values in the settings of a request, at most, that are compared with those of others; a request with more runs alone"""
+NESTED = 50
+"""levels of lists and objects in settings and inputs that are looked into, at most"""
 
 
 class Front(ForkAware):
@@ -101,13 +105,20 @@ class Front(ForkAware):
         """The child has an empty queue, and starts workers of its own; what waited is the parent's to answer."""
         self._begin()
 
+    def __reduce__(self) -> NoReturn:
+        """Raises UsageError: threads and waiting requests cannot be copied."""
+        raise UsageError(
+            "a Front", "cannot be pickled or copied; pickle the pipeline, and make a Front of it there"
+        )
+
     async def __call__(self, given: Input, **settings: Any) -> Result:
         """Predict one input. To cancel the call takes the request out of the queue; its neighbours do not notice.
 
         Raises:
             InputError: the input is unusable.
+            UsageError: a setting is unusable.
             OverloadedError: there was no place in the queue in time.
-            UnavailableError: the front is closed.
+            UnavailableError: the front is closed, or the worker that had the request ended before the answer.
         """
         request = _Request(given, settings)
         self._enter(request)
@@ -137,21 +148,34 @@ class Front(ForkAware):
         for request in refused:
             if request.answer.set_running_or_notify_cancel():
                 request.answer.set_exception(_closed())
-        for worker in self._workers:
-            await asyncio.to_thread(worker.join)
+        while running := [worker for worker in self._workers if worker.is_alive()]:
+            for worker in running:  # one that fails meanwhile is replaced, as long as requests wait
+                await asyncio.to_thread(worker.join)
 
     def _enter(self, request: _Request) -> None:
         with self._changed:
             if self._closed:
                 raise _closed()
-            if not self._workers:
-                names = [f"headway-front-{i}" for i in range(self._count)]
-                self._workers = [Thread(target=self._work, name=name, daemon=True) for name in names]
-                for worker in self._workers:
-                    worker.start()
+            self._start_workers()
             self._outside[request] = None
             self._admit()
             self._changed.notify()
+
+    def _start_workers(self, ended: Thread | None = None) -> None:
+        """Start those that are missing. Raises UnavailableError if there is none then. `ended`: one that is ending."""
+        self._workers = [worker for worker in self._workers if worker.is_alive() and worker is not ended]
+        for place in range(len(self._workers), self._count):
+            worker = Thread(target=self._work, name=f"headway-front-{place}", daemon=True)
+            try:
+                worker.start()
+            except RuntimeError as error:
+                if not self._workers:
+                    raise UnavailableError(
+                        "a thread for the front",
+                        f"{error}; raise the limit of threads (ulimit -u) or ask again later",
+                    ) from error
+                return
+            self._workers.append(worker)
 
     async def _admission(self, request: _Request) -> None:
         """Wait until the request has a place."""
@@ -177,24 +201,51 @@ class Front(ForkAware):
         while self._outside and len(self._queue) < self._places:
             request, _ = self._outside.popitem(last=False)
             self._queue[request] = None
-            request.admitted.set_result(None)
+            if not request.admitted.done():
+                request.admitted.set_result(None)
 
     def _work(self) -> None:
-        while batch := self._next():
-            self._answer(batch)
+        batch: list[_Request] = []
+        try:
+            while self._next(batch):
+                self._answer(batch)
+                batch.clear()
+        except BaseException as error:  # noqa: BLE001 (the callers see it; the thread ends, and another one takes its place)
+            self._replace(batch, error)
 
-    def _next(self) -> list[_Request]:
-        """The requests that go together next; none when the front is closed and all are answered."""
+    def _replace(self, batch: list[_Request], error: BaseException) -> None:
+        """This worker ends by an error that no request has caused: its requests are told, and another one goes on."""
         with self._changed:
-            while True:
+            try:
+                if self._queue or self._outside or not self._closed:
+                    self._start_workers(current_thread())
+            except UnavailableError:
+                batch = [*batch, *self._queue, *self._outside]
+                for request in batch:
+                    self._leave(request)
+        for request in batch:
+            if not request.answer.running() and not request.answer.set_running_or_notify_cancel():
+                continue
+            _refuse(
+                request,
+                UnavailableError(
+                    "an answer", f"the worker that had the request ended by {error!r}; ask again"
+                ),
+            )
+
+    def _next(self, batch: list[_Request]) -> bool:
+        """Fill in the requests that go together next; False when the front is closed and all are answered."""
+        with self._changed:
+            while not batch:
                 if not self._queue:
                     if self._closed:
-                        return []
+                        return False
                     self._changed.wait()
                 elif (rest := self._rest()) > 0:
                     self._changed.wait(rest)
-                elif batch := self._take():
-                    return batch
+                else:
+                    self._take(batch)
+        return True
 
     def _rest(self) -> float:
         """Seconds that the batch may still wait for neighbours."""
@@ -202,23 +253,23 @@ class Front(ForkAware):
             return 0.0
         return next(iter(self._queue)).since + self._deadline - time.monotonic()
 
-    def _take(self) -> list[_Request]:
+    def _take(self, batch: list[_Request]) -> None:
         """The oldest request, and of those that came after it and have its settings what the budget holds."""
-        batch: list[_Request] = []
         tokens = 0
         for request in list(self._queue):
-            if batch and request.settings != batch[0].settings:
+            if batch and request.alike != batch[0].alike:
                 continue
             if batch and tokens + request.tokens > self._batch_tokens:
                 break
             del self._queue[request]
+            batch.append(request)
             if request.answer.set_running_or_notify_cancel():
-                batch.append(request)
                 tokens += request.tokens
+            else:
+                batch.pop()
         self._admit()
-        return batch
 
-    def _answer(self, batch: list[_Request]) -> None:
+    def _answer(self, batch: Sequence[_Request]) -> None:
         """Give every request its result, or the error that it alone has caused."""
         readable: list[tuple[_Request, Example]] = []
         for request in batch:
@@ -226,16 +277,19 @@ class Front(ForkAware):
                 readable.append(
                     (request, tasks.read_input(self._pipe.task, request.given, 0, self._pipe.spec))
                 )
-            except Exception as error:  # noqa: BLE001 (its caller sees it)
-                request.answer.set_exception(error)
+            except BaseException as error:  # noqa: BLE001 (its caller sees it)
+                _refuse(request, error)
         try:
             results = self._pipe.predict([e for _, e in readable], **batch[0].settings) if readable else []
-        except Exception as error:  # noqa: BLE001 (its caller sees it)
+            if len(results) != len(readable):
+                raise RuntimeError(f"the pipeline gave {len(results)} results to {len(readable)} inputs")
+        except BaseException as error:  # noqa: BLE001 (its caller sees it)
             if len(readable) == 1:
-                readable[0][0].answer.set_exception(error)
+                _refuse(readable[0][0], error)
                 return
-            for request, _ in readable:  # one of them is to blame
-                self._answer([request])
+            left = [request for request, _ in readable]  # one of them is to blame
+            for part in (left[: len(left) // 2], left[len(left) // 2 :]):
+                self._answer(part)
             return
         for (request, _), result in zip(readable, results, strict=True):
             request.answer.set_result(result)
@@ -245,20 +299,62 @@ class _Request:
     """One input that waits for its result."""
 
     def __init__(self, given: Input, settings: Mapping[str, Any]) -> None:
-        self.given, self.settings = given, settings
+        self.given = given
+        self.settings, self.alike = _comparable(settings)
         self.tokens = SPECIAL_TOKENS + _characters(given) // CHARACTERS_PER_TOKEN
         self.since = time.monotonic()
         self.admitted: Future[None] = Future()
         self.answer: Future[Result] = Future()
 
 
-def _characters(given: Any) -> int:
-    """Of all texts in an input."""
+def _refuse(request: _Request, error: BaseException) -> None:
+    """Give a request an error, in a form that a coroutine can raise without harm to its event loop."""
+    if not isinstance(error, Exception) or isinstance(
+        error, StopIteration | StopAsyncIteration | CancelledError
+    ):
+        # as a panic of the tokenizer, or SystemExit, which would end the loop of the caller
+        error, cause = RuntimeError(f"the request raised {error!r}"), error
+        error.__cause__ = cause
+    request.answer.set_exception(error)
+
+
+def _comparable(settings: Mapping[str, Any]) -> tuple[Mapping[str, Any], object]:
+    """Settings as no caller can change them any more, and a key that is equal for equal ones only.
+
+    The key is text, so that no method of a value that a caller has given runs in a worker. Settings with other
+    values than those of JSON (and tuples) equal no others: their request runs alone, and fails alone.
+    """
+    try:
+        plain = _copied(settings, [PLAIN_VALUES])
+        return plain, repr(sorted(plain.items()))
+    except Exception:  # noqa: BLE001 (whatever a value may raise; the pipeline says what is wrong with it)
+        return settings, object()
+
+
+def _copied(value: Any, left: list[int], levels: int = NESTED) -> Any:
+    """A copy of plain values. Raises ValueError for others, too many (`left` is counted down) or too deep ones."""
+    left[0] -= 1
+    kind = type(value)
+    if left[0] < 0 or levels < 0:
+        raise ValueError
+    if value is None or kind in (bool, int, float, str):
+        return value
+    if kind in (list, tuple):
+        return kind(_copied(each, left, levels - 1) for each in value)
+    if kind is dict and all(type(name) is str for name in value):
+        return {name: _copied(each, left, levels - 1) for name, each in value.items()}
+    raise ValueError
+
+
+def _characters(given: Any, levels: int = NESTED) -> int:
+    """Of all texts in an input; 0 for what is none, which is refused later."""
     if isinstance(given, str):
         return len(given)
-    if isinstance(given, Mapping):
-        return _characters(given.values())
-    return sum(map(_characters, given)) if isinstance(given, Iterable) else 0
+    if levels and type(given) is dict:
+        return sum(_characters(each, levels - 1) for each in given.values())
+    if levels and type(given) in (list, tuple):
+        return sum(_characters(each, levels - 1) for each in given)
+    return 0
 
 
 def _closed() -> UnavailableError:

@@ -22,7 +22,7 @@ from headway.runtime.choice import Choice
 from headway.runtime.devices import places
 from headway.runtime.generation.base import Writer
 from headway.runtime.generation.pipeline import GenerationPipeline
-from headway.runtime.pipeline import EncoderPipeline, Following, Pipeline
+from headway.runtime.pipeline import EncoderPipeline, Following, Opening, Pipeline
 from headway.runtime.plan import BATCH_TOKENS
 from headway.runtime.replicas import Replicas
 from headway.runtime.shapes import TOKENS
@@ -68,6 +68,15 @@ def load(
         UsageError: an unknown precision, backend, or number.
         UnavailableError: no engine for the device, or the engine is not installed; the hub cannot be reached.
     """
+    options: dict[str, Any] = {
+        "device": device if isinstance(device, str) else list(device),
+        "backend": backend,
+        "precision": precision,
+        "threads": threads,
+        "batch_tokens": batch_tokens,
+        "buckets": buckets,
+        "cache": cache,
+    }
     folder = hub.located(bundle)
     if batch_tokens is not None and batch_tokens < 1:
         raise UsageError("--batch-tokens", f"must be at least 1, not {batch_tokens}")
@@ -93,6 +102,13 @@ def load(
             buckets=buckets, cache=cache,
         )  # fmt: skip
 
+    def opened_alike(pipe: Pipeline, engine: str) -> Pipeline:
+        if plan is None:  # else the copy follows the plan, too
+            options.update(precision=pipe.precision, backend=engine)
+        place = os.path.abspath(bundle) if folder == Path(bundle) else str(bundle)
+        pipe.opening = Opening(load, place, options, declared.seal)
+        return pipe
+
     following = None if plan is None else Following(plan, worker)
     engines, precisions = _engines(backend, devices[0]), _precisions(declared, precision)
     task, tokenizer = tasks.load(declared.task), open_tokenizer(folder / TOKENIZER)
@@ -109,7 +125,8 @@ def load(
         graphs = choice.Opener(folder, declared, (), devices[0], budget).verified(chosen)
         opened = open_writer(engine, folder, declared, graphs, devices[0], budget, cache)
         spec = _spec(folder, task, declared, chosen, tokenizer)
-        return GenerationPipeline(declared, chosen, task, spec, tokenizer, opened, batch_tokens, following)
+        pipe = GenerationPipeline(declared, chosen, task, spec, tokenizer, opened, batch_tokens, following)
+        return opened_alike(pipe, engine)
     encoder = cast(EncoderTask, task)
     opener = choice.Opener(folder, declared, encoder.READ, devices[0], budget, buckets or 0)
     (chosen, engine), model = choice.choose(among, opener)
@@ -118,9 +135,10 @@ def load(
         model = Replicas([model, *others])
     spec = _spec(folder, task, declared, chosen, tokenizer)
     kept = Cache(cache) if cache else None
-    return EncoderPipeline(
+    made = EncoderPipeline(
         declared, chosen, encoder, spec, tokenizer, model, batch_tokens, kept, engine, following
     )
+    return opened_alike(made, engine)
 
 
 def open_writer(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count, islice
+from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headway.core import tasks
-from headway.core.errors import InputError, UnavailableError, UsageError
+from headway.core.errors import BundleError, InputError, UnavailableError, UsageError
 from headway.core.manifest import Bundle
 from headway.core.tasks import EncoderTask, Example, Output, Result, Row, Spec, Task
 from headway.runtime.backends.base import Backend
@@ -39,11 +40,29 @@ class Following(NamedTuple):
     """opens another, on the threads that the plan gives each worker of a front"""
 
 
+class Opening(NamedTuple):
+    """How a pipeline was opened, so that its copy in another process is opened alike."""
+
+    open: Callable[..., Pipeline]
+    """`headway.runtime.load`, which this module cannot import"""
+    bundle: str
+    """an absolute path, or a name on the hub"""
+    options: Mapping[str, Any]
+    seal: str
+    """of the bundle's manifest"""
+
+
 class Pipeline(ABC):
-    """An opened bundle. Safe to share between threads. Made by `headway.runtime.load`."""
+    """An opened bundle. Safe to share between threads. Made by `headway.runtime.load`.
+
+    What is pickled or copied (`copy.deepcopy`) is how it was opened: the copy opens the bundle again, with the same
+    variant and engine, on threads of its own.
+    """
 
     batch_tokens: int
     """padded tokens in a batch, at most"""
+    opening: Opening | None = None
+    """of one that `headway.runtime.load` has opened"""
 
     def __init__(
         self,
@@ -58,6 +77,14 @@ class Pipeline(ABC):
         self.following = following
         self.manifest, self.precision, self.task, self.spec = manifest, precision, task, spec
         self._tokenizing = TokenizerLock(tokenizer)
+
+    def __reduce__(self) -> tuple[Callable[[Opening], Pipeline], tuple[Opening]]:
+        """Raises UsageError for a pipeline that was not opened from a bundle."""
+        if self.opening is None:
+            raise UsageError(
+                "a pipeline", "cannot be pickled or copied where `headway.runtime.load` has not opened it"
+            )
+        return reopened, (self.opening,)
 
     @property
     def _tokenizer(self) -> Any:
@@ -101,6 +128,17 @@ class Pipeline(ABC):
     def judge(self, examples: Iterable[Example]) -> Iterator[Result]:
         """What the task's metrics compare with gold answers, of labelled examples."""
         return self.each(examples)
+
+
+def reopened(opening: Opening) -> Pipeline:
+    """Open a bundle as another pipeline was opened. Raises what `load` raises, and BundleError for another bundle."""
+    pipe = opening.open(opening.bundle, **opening.options)
+    if pipe.manifest.seal != opening.seal:
+        raise BundleError(
+            Path(opening.bundle),
+            "it is not the one that the pickled pipeline was opened from; open it by `load`",
+        )
+    return pipe
 
 
 class EncoderPipeline(Pipeline):

@@ -12,6 +12,6 @@ from headway.core.errors import BundleError
 def open_tokenizer(path: Path) -> Tokenizer:
     """Read `tokenizer.json`. Raises BundleError."""
     try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
+        return Tokenizer.from_buffer(path.read_bytes())  # by itself the library opens names in UTF-8 only
+    except Exception as error:  # the library raises bare Exception, and OSError may come
         raise BundleError(path.parent, f"{path.name} cannot be read: {error}") from error

@@ -297,10 +297,10 @@ def test_a_bad_record_costs_nothing_but_itself(run: Run, small: Path, source: Pa
     ran = run(*command, out)
     assert ran.code == 3
     assert ":701: field 'text': is empty" in ran.err
-    assert "688 records are answered and kept" in ran.err
+    assert "687 records are answered and kept" in ran.err
     source.write_text("\n".join(good) + "\n")
     ran = run(*command, out)
-    assert "going on after 688 records" in ran.err
+    assert "going on after 687 records" in ran.err
     assert (ran.code, out.read_text()) == (0, expected.out)
     assert expected.err in ran.err  # texts that were cut are counted over both runs
 
@@ -367,3 +367,96 @@ def test_the_resident_size_is_told_along_the_way(small: Path) -> None:
     assert [size.requests for size in found] == [0, 10, 20, 25]
     assert found[-1].texts > 25
     assert all(size.resident_mb > 10 for size in found)
+
+
+def test_a_block_takes_about_ten_seconds_at_most() -> None:
+    """Of any model, however slow: what a kill can cost."""
+    for seconds_a_record in (1e-4, 0.004, 0.02, 0.3, 1.0, 5.0, 9.0):
+        size, spent = 1, []
+        for _ in range(40):
+            spent.append(size * seconds_a_record)
+            size = verb.next_size(size, spent[-1])
+        assert max(spent) <= verb.BLOCK_SECONDS
+        assert size >= min(pipeline.WINDOW, verb.BLOCK_SECONDS / seconds_a_record / 4)
+    assert verb.next_size(2048, 2048.0) == 8  # texts have become much longer
+    assert verb.next_size(1, 100.0) == 1
+
+
+@pytest.mark.usefixtures("narrow")
+def test_blocks_grow_and_go_on_growing(
+    run: Run, small: Path, source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    predict = pipeline.EncoderPipeline.predict
+
+    def noted(self: Any, examples: Any, **settings: Any) -> Any:
+        sizes.append(len(examples))
+        if len(sizes) == 6:
+            raise KeyboardInterrupt
+        return predict(self, examples, **settings)
+
+    monkeypatch.setattr(pipeline.EncoderPipeline, "predict", noted)
+    assert run("predict", small, "--input", source, "--output", out).code == 130
+    assert sizes == [0, 1, 2, 4, 8, 16]  # none: the settings are checked
+    assert run("predict", small, "--input", source, "--output", out).code == 0
+    assert sizes[6:9] == [0, 16, 16]
+    assert sum(sizes) == 1000 + 16
+
+
+def test_a_slow_model_commits_by_time(
+    run: Run, small: Path, source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock by which each record takes five seconds."""
+    now = [0.0]
+    predict = pipeline.EncoderPipeline.predict
+
+    def slow(self: Any, examples: Any, **settings: Any) -> Any:
+        now[0] += 5.0 * len(examples)
+        if now[0] > 60:
+            raise KeyboardInterrupt
+        return predict(self, examples, **settings)
+
+    monkeypatch.setattr(pipeline.EncoderPipeline, "predict", slow)
+    monkeypatch.setattr(verb, "time", type("Clock", (), {"monotonic": lambda: now[0]}))
+    ran = run("predict", small, "--input", source, "--output", out)
+    kept = len(out.with_name("out.jsonl.partial").read_bytes().splitlines())
+    assert ran.code == 130
+    assert 60 - 30 <= 5.0 * kept < 60
+    assert f"{kept} records are answered and kept" in ran.err
+
+
+@pytest.mark.usefixtures("narrow")
+def test_a_changed_input_is_not_told_to_go_on(run: Run, small: Path, source: Path, out: Path) -> None:
+    command = ["predict", small, "--input", source, "--output", out]
+    with interrupted(after=9):
+        run(*command)
+    source.write_text(source.read_text().replace("late", "great"))
+    ran = run(*command)
+    assert ran.code == 2
+    assert "was begun with other input" in ran.err
+    assert "the same command goes on" not in ran.err
+
+
+def test_a_journal_line_that_does_not_fit(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system writes what has room, and says how much that was."""
+    with pytest.raises(KeyboardInterrupt):
+        write(out, 65, 27)
+
+    class Full:
+        def write(self, line: bytes) -> int:
+            return len(line) // 2
+
+        def close(self) -> None: ...
+
+    opened = bulk.Partial.__init__
+
+    def full(self: Any, output: Path, lines: Any, journal: Any, *more: Any) -> None:
+        journal.close()
+        opened(self, output, lines, Full(), *more)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bulk.Partial, "__init__", full)
+        with pytest.raises(UnavailableError, match="room on the disk"):
+            write(out, 65)
+    assert write(out, 65) == 20
+    assert out.read_bytes() == whole(65)

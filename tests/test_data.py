@@ -80,8 +80,15 @@ GOOD = b'{"text": "fine", "label": "x"}\n'
         (b'{"text": "fine"}', "label", "missing"),
         (b'{"text": "fine", "label": "x"', None, "invalid JSON"),
         (b'["fine", "x"]', None, "must be a JSON object, not list"),
-        (b"", None, "empty line"),
-        (b"   ", None, "empty line"),
+        (b"\0", None, "invalid JSON"),
+        (b"[" * 100_000, None, "invalid JSON: more than 100 lists and objects"),
+        (b"[" * 100_000 + b"]" * 100_000, None, "invalid JSON: more than 100 lists and objects"),
+        (
+            b'{"text": "fine", "label": "x", "meta": ' + b"[" * 500 + b"]" * 500 + b"}",
+            None,
+            "more than 100 lists",
+        ),
+        (b'{"label": "x", "text": ' + b'{"a": ' * 900 + b"1" + b"}" * 901, None, "more than 100 lists"),
         (b'{"text": "caf\xe9", "label": "x"}', None, "not UTF-8 at byte 13"),
         (b'{"text": "  \\t\\u3000 ", "label": "x"}', "text", "is empty or only white space"),
         (b'{"text": "", "label": "x"}', "text", "is empty or only white space"),
@@ -101,6 +108,26 @@ def test_bad_json_lines(line: bytes, field: str | None, problem: str, tmp_path: 
     assert (error.line, error.field) == (2, field)
     with pytest.raises(DataError, match=problem):
         raise error
+
+
+@pytest.mark.parametrize("blank", [b"\n", b"  \t\n", b"\r\n", b" \n\n\r\n"])
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_blank_lines_are_skipped_and_counted(blank: bytes, end: bytes, tmp_path: Path) -> None:
+    path, lines = tmp_path / "data.jsonl", blank.count(b"\n")
+    path.write_bytes(b"\xef\xbb\xbf" + blank + GOOD + blank + GOOD + blank + end)
+    assert [record.line for record in data.read(path)] == [1 + lines, 2 + 2 * lines]
+    assert refused(path, blank + GOOD + blank + b"{}\n").line == 2 + 2 * lines
+
+
+@pytest.mark.parametrize("blank", [b"\n", b" \n\t\n", b"\xef\xbb\xbf\n", b"  "])
+def test_blank_lines_alone_are_no_records(blank: bytes, tmp_path: Path) -> None:
+    assert refused(tmp_path / "data.jsonl", blank).problem == "holds no records"
+
+
+def test_many_brackets_that_are_not_deep(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(b'{"text": "' + b"[{" * 500 + b'", "label": "x", "meta": [' + b"[[]]," * 500 + b"[]]}\n")
+    assert len(list(data.read(path))) == 1
 
 
 def test_lone_surrogate(tmp_path: Path) -> None:

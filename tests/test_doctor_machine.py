@@ -158,6 +158,15 @@ def test_disks(told: Told, use: str, free: int, writable: bool, grade: str, part
 
 
 @pytest.mark.parametrize(
+    ("use", "grade", "part"), [("temporary", "prevents", "TMPDIR="), ("working folder", "advice", "cd ")]
+)
+def test_a_folder_that_is_not_there(told: Told, use: str, grade: str, part: str) -> None:
+    (found,) = told(disk, disks=(Disk(use, None, 0, writable=False),))
+    assert (found.grade, part in found.remedy) == (grade, True)
+    assert f"there is no {use}" in found.state
+
+
+@pytest.mark.parametrize(
     ("state", "grade", "remedy"),
     [
         (Kernels("avx512", ("scalar", "avx2", "avx512")), "fine", ""),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -304,3 +306,45 @@ def test_both_graphs_are_verified(made: tuple[Path, Path], tmp_path: Path) -> No
     with pytest.raises(BundleError, match=r"fp32/decoder.onnx was changed"):
         load(copy, precision="fp32")
     assert np.isfinite(load(copy, precision="int8")(TEXTS[0]).score)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pipe: pickle.loads(pickle.dumps(pipe))])
+def test_a_pickled_writer_opens_its_bundle_again(copied: Any, pipe: Any) -> None:
+    again = copied(pipe)
+    assert again is not pipe
+    assert (again.precision, again(TEXTS, max_new_tokens=6)) == ("fp32", pipe(TEXTS, max_new_tokens=6))
+
+
+def test_dropping_is_idempotent_and_touches_nobody_else(pipe: Any) -> None:
+    batch = pipe.batch()
+    kept = batch.add(TEXTS[0], max_new_tokens=12, min_new_tokens=12)
+    before, during, finished = (batch.add(TEXTS[1], max_new_tokens=n) for n in (9, 9, 2))
+    for _ in range(2):  # before its first step
+        batch.drop(before)
+    batch.step()
+    for _ in range(2):  # under way, before the step by which it leaves
+        batch.drop(during)
+    batch.step()
+    for key in (before, during):  # when it has left
+        batch.drop(key)
+    assert batch.result(finished).hypotheses[0].tokens
+    for _ in range(2):  # after its result
+        batch.drop(finished)
+    for key in (before, during, finished):
+        with pytest.raises(UsageError, match="^key: there is no finished text"):
+            batch.result(key)
+        with pytest.raises(UsageError, match="^key: there is no text"):
+            batch.piece(key)
+    for key in (99, -1, "0", None, [], True, float(kept)):  # of no text
+        for ask in (batch.drop, batch.piece, batch.result):
+            with pytest.raises(UsageError, match="^key: there"):
+                ask(key)
+    late = batch.add(TEXTS[2], max_new_tokens=3)
+    while len(batch):
+        batch.step()
+    for key, text, settings in (
+        (kept, TEXTS[0], {"max_new_tokens": 12, "min_new_tokens": 12}),
+        (late, TEXTS[2], {"max_new_tokens": 3}),
+    ):
+        assert batch.result(key).hypotheses[0].tokens == pipe(text, **settings).hypotheses[0].tokens
+    assert len(batch) == 0

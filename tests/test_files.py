@@ -1,13 +1,19 @@
 """Outputs appear whole or not at all."""
 
+import errno
 import hashlib
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headway.core import files
-from headway.core.errors import OutputError
+from headway.core.errors import OutputError, UnavailableError
+from headway.runtime import bulk
+from headway.runtime.bulk import resumable
 
 
 class Interrupted(BaseException):
@@ -197,3 +203,133 @@ def test_a_device_is_not_replaced(tmp_path: Path) -> None:
         pass
     assert (tmp_path / "pipe").is_fifo()
     assert os.listdir(tmp_path) == ["pipe"]
+
+
+UMASK = 0o027
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    before = os.umask(UMASK)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def put(path: Path) -> None:
+    with files.whole_file(path) as stream:
+        stream.write("after")
+
+
+def put_in_folder(path: Path) -> None:
+    with files.whole_folder(path, overwrite=True) as folder:
+        (folder / "new").write_text("after")
+
+
+def put_resumable(path: Path) -> None:
+    with resumable(path, {}) as partial:
+        partial.stream.write("after")
+        (begun,) = path.resolve().parent.glob("*.partial")
+        assert mode(begun) == (mode(path) if path.exists() else 0o666 & ~UMASK)
+
+
+@pytest.mark.usefixtures("umask")
+@pytest.mark.parametrize("write", [put, put_resumable])
+def test_a_new_file_has_the_mode_of_the_umask(write: Any, tmp_path: Path) -> None:
+    write(tmp_path / "out")
+    assert mode(tmp_path / "out") == 0o640
+
+
+@pytest.mark.usefixtures("umask")
+@pytest.mark.parametrize("kept", [0o600, 0o644, 0o666, 0o400])
+@pytest.mark.parametrize("write", [put, put_resumable])
+def test_the_mode_of_a_file_is_kept(write: Any, kept: int, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("before")
+    (tmp_path / "out").chmod(kept)
+    write(tmp_path / "out")
+    assert ((tmp_path / "out").read_text(), mode(tmp_path / "out")) == ("after", kept)
+
+
+@pytest.mark.usefixtures("umask")
+def test_the_mode_of_a_folder_is_kept(tmp_path: Path) -> None:
+    put_in_folder(tmp_path / "out")
+    assert mode(tmp_path / "out") == 0o750
+    (tmp_path / "out").chmod(0o700)
+    put_in_folder(tmp_path / "out")
+    assert mode(tmp_path / "out") == 0o700
+
+
+def test_a_private_file_is_private_while_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("before")
+    (tmp_path / "out").chmod(0o600)
+    with files.whole_file(tmp_path / "out"):
+        assert {mode(path) for path in tmp_path.iterdir()} == {0o600}
+
+
+@pytest.mark.usefixtures("umask")
+@pytest.mark.parametrize("write", [put, put_resumable, put_in_folder])
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("links", [1, 2])
+def test_a_link_stays_and_its_target_is_written(write: Any, there: bool, links: int, tmp_path: Path) -> None:
+    (real := tmp_path / "real").mkdir()
+    link = tmp_path / "links" / "out"
+    link.parent.mkdir()
+    for number in range(links):
+        (link.parent / ("out" if number == 0 else f"out{number}")).symlink_to(
+            "../real/target" if number == links - 1 else f"out{number + 1}"
+        )
+    if there and write is put_in_folder:
+        (real / "target").mkdir()
+        (real / "target" / "old").touch()
+    elif there:
+        (real / "target").write_text("before")
+    write(link)
+    assert link.is_symlink()
+    assert len(os.listdir(link.parent)) == links
+    assert os.listdir(real) == ["target"]
+    assert not (real / "target").is_symlink()
+    found = real / "target" / "new" if write is put_in_folder else real / "target"
+    assert found.read_text() == "after"
+    assert write is not put_in_folder or os.listdir(real / "target") == ["new"]
+
+
+@pytest.mark.parametrize("write", [put, put_resumable, put_in_folder])
+def test_links_in_a_circle(write: Any, tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OutputError):
+        write(tmp_path / "a")
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+@pytest.mark.parametrize("write", [put, put_resumable, put_in_folder])
+def test_a_link_into_a_folder_that_cannot_be_made(write: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "out").symlink_to("file/target")
+    with pytest.raises(OutputError):
+        write(tmp_path / "out")
+    assert (tmp_path / "out").is_symlink()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
+@pytest.mark.parametrize("write", [put, put_resumable, put_in_folder])
+def test_disks_that_fail(write: Any, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.os if write is not put_resumable else bulk.os, "replace", failing)
+    if write is put_in_folder:
+        monkeypatch.setattr(files.os, "rename", failing)
+    with pytest.raises(UnavailableError) as caught:
+        write(tmp_path / "out")
+    assert caught.value.exit_code == 5
+
+
+def test_a_stream_that_fails_between_commits(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match="room on the disk"), resumable(tmp_path / "out", {}):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(FileNotFoundError), resumable(tmp_path / "out", {}):
+        (tmp_path / "another").read_text()

@@ -1,17 +1,21 @@
 """The asynchronous front: batches, bounds, cancellation, errors that hit nobody else, shutdown."""
 
 import asyncio
+import copy
+import pickle
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 
+from headway.bench import soak
 from headway.core.errors import InputError, OverloadedError, UnavailableError, UsageError
 from headway.runtime import Pipeline, load
 from headway.runtime.front import Front
-from tests.small import small_bundle, texts
+from tests.small import WORDS, small_bundle, texts
 
 HOUR_MS = 3_600_000.0
 
@@ -331,3 +335,251 @@ def test_an_unused_front_starts_no_thread(opened: Pipeline) -> None:
     before = threading.active_count()
     asyncio.run(Front(opened).close())
     assert threading.active_count() == before
+
+
+class Hostile:
+    """A setting none of whose methods may run in a worker."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("compared")
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        raise RuntimeError("shown")
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise RuntimeError("copied")
+
+
+class NoText(str):
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("compared")
+
+    __hash__ = str.__hash__
+
+
+def itself() -> list[Any]:
+    found: list[Any] = []
+    found.append(found)
+    return found
+
+
+def deep() -> list[Any]:
+    found: list[Any] = []
+    for _ in range(100_000):
+        found = [found]
+    return found
+
+
+BAD_SETTINGS: list[dict[str, Any]] = [
+    {"top_k": np.array([1, 2])},
+    {"top_k": Hostile()},
+    {"top_k": [Hostile()]},
+    {"top_k": {1: Hostile()}},
+    {"top_k": NoText("1")},
+    {"top_k": {"a": set()}},
+    {"top_k": -(10**5000)},
+    {"top_k": float("nan")},
+    {"top_k": itself()},
+    {"top_k": deep()},
+    {"top_k": [0] * 1_000_000},
+    {"top_k": lambda: 0},
+    {"top_k": True},
+    {"no such setting": 1},
+]
+
+
+@pytest.mark.parametrize("bad", BAD_SETTINGS, ids=lambda bad: type(next(iter(bad.values()))).__name__)
+def test_a_bad_setting_is_its_own_requests_alone(bad: dict[str, Any], opened: Pipeline) -> None:
+    async def main() -> None:
+        async with Front(opened, eager=False, deadline_ms=50) as front:
+            wrong = [*await asked(front, ["great"] * 3, **bad)]
+            good = [*await asked(front, ["late"] * 3), *await asked(front, ["thanks"], top_k=1)]
+            found = await asyncio.gather(*wrong, return_exceptions=True)
+            assert [type(error) for error in found] == [UsageError] * 3
+            assert await asyncio.gather(*good) == [*[opened("late")] * 3, opened("thanks", top_k=1)]
+            assert await front("refund") == opened("refund")
+
+    run(main)
+
+
+def test_settings_that_are_equal_in_python_and_differ_in_kind_do_not_meet(pipe: Any) -> None:
+    some: list[Any] = [1, True, 1.0, "1", [1], (1,), {"a": 1}, None, float("nan"), float("nan")]
+
+    async def main() -> None:
+        async with Front(pipe) as front:
+            first = await busy(front, pipe)
+            others = [task for value in some for task in await asked(front, ["great"], x=value)]
+            pipe.go.set()
+            await asyncio.gather(first, *others)
+
+    run(main)
+    assert [len(batch) for batch in pipe.batches] == [1] * 9 + [2]  # the two NaNs
+    assert [repr(given["x"]) for given in pipe.settings[1:]] == list(map(repr, some[:9]))
+
+
+def test_settings_that_their_caller_changes_later_are_those_of_the_call(pipe: Any) -> None:
+    async def main() -> None:
+        async with Front(pipe) as front:
+            first = await busy(front, pipe)
+            mine = [["a"]]
+            others = [*await asked(front, ["great"], x=mine), *await asked(front, ["thanks"], x=[["a"]])]
+            mine[0].append("b")
+            pipe.go.set()
+            await asyncio.gather(first, *others)
+
+    run(main)
+    assert pipe.settings[1:] == [{"x": [["a"]]}]
+
+
+class Endless:
+    def __iter__(self) -> Iterator[str]:
+        while True:
+            yield "text"
+
+
+class Fields(dict[str, Any]):
+    def __getitem__(self, name: str) -> Any:
+        raise StopIteration
+
+    def values(self) -> Any:
+        raise SystemExit(3)
+
+
+def test_inputs_of_any_kind_fail_alone(opened: Pipeline) -> None:
+    wrong: list[Any] = [
+        Endless(),
+        b"bytes",
+        itself(),
+        deep(),
+        {"text": itself()},
+        {1: 2},
+        Fields(text="a"),
+        np.ones(3),
+    ]
+
+    async def main() -> None:
+        async with Front(opened) as front:
+            bad, good = await asked(front, wrong), await asked(front, ["late"] * 3)
+            found = await asyncio.gather(*bad, return_exceptions=True)
+            assert [isinstance(error, InputError) for error in found] == [True] * 6 + [False, True]
+            assert isinstance(found[6], RuntimeError)
+            assert await asyncio.gather(*good) == [opened("late")] * 3
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SystemExit(3),
+        KeyboardInterrupt(),
+        StopIteration(),
+        MemoryError(),
+        asyncio.CancelledError(),
+        CancelledError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_no_exception_ends_a_worker_or_the_loop_of_a_caller(
+    error: BaseException, pipe: Any, opened: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = pipe.predict
+
+    def failing(examples: Sequence[Any], **settings: Any) -> Any:
+        if any(example.text == "poison" for example in examples):
+            raise error
+        return predict(examples, **settings)
+
+    monkeypatch.setattr(pipe, "predict", failing)
+
+    async def main() -> None:
+        async with Front(pipe) as front:
+            first = await busy(front, pipe)
+            some = await asked(front, ["great", "poison", "thanks", "refund"])
+            pipe.go.set()
+            await first
+            found = await asyncio.gather(*some, return_exceptions=True)
+            assert isinstance(found[1], MemoryError if isinstance(error, MemoryError) else RuntimeError)
+            assert [found[0], *found[2:]] == [opened("great"), opened("thanks"), opened("refund")]
+
+    run(main)
+
+
+def test_a_pipeline_that_gives_too_few_results(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipe, "predict", lambda examples, **_: [])
+
+    async def main() -> None:
+        async with Front(pipe) as front:
+            found = await asyncio.gather(*map(front, ["great"] * 3), return_exceptions=True)
+            assert [str(error) for error in found] == ["the pipeline gave 0 results to 1 inputs"] * 3
+
+    run(main)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_worker_that_ends_is_replaced_and_its_requests_are_told(
+    workers: int, pipe: Any, opened: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        front = Front(pipe, workers=workers)
+        answer, ends = front._answer, iter(range(4))
+
+        def ending(batch: Any) -> None:
+            if next(ends, None) is not None:
+                raise MemoryError
+            answer(batch)
+
+        monkeypatch.setattr(front, "_answer", ending)
+        for _ in range(4):
+            with pytest.raises(
+                UnavailableError, match=r"the worker that had the request ended by MemoryError\(\)"
+            ):
+                await front("late")
+        assert await asyncio.gather(*map(front, ["late", "great"])) == [opened("late"), opened("great")]
+        assert len(front._workers) == workers
+        await front.close()
+
+    run(main)
+
+
+def test_the_last_worker_that_cannot_be_replaced(
+    pipe: Any, opened: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        async with Front(pipe) as front:
+            with monkeypatch.context() as changed:
+                changed.setattr(threading.Thread, "start", no_thread)
+                with pytest.raises(
+                    UnavailableError, match="a thread for the front is not available: can't start"
+                ):
+                    await front("late")
+            assert await front("late") == opened("late")
+
+    run(main)
+
+
+def test_what_cannot_be_copied_says_so(opened: Pipeline) -> None:
+    front = Front(opened)
+    for copied in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(UsageError, match="a Front: cannot be pickled or copied; pickle the pipeline"):
+            copied(front)
+
+
+def test_a_short_soak(opened: Pipeline) -> None:
+    """2,000 requests, 1 % of them bad and 10 % cancelled: `python -m headway.bench.soak` makes as many as one likes."""
+    asked = soak.Requests(opened, WORDS)
+
+    async def main() -> None:
+        assert [size.requests async for size in asked.run(2000)] == list(range(0, 2001, 200))
+
+    run(main)
+    assert set(asked.outcomes) == {"right", "refused", "cancelled"}
+    assert asked.outcomes.total() == 2000
+    assert min(asked.outcomes.values()) > 3

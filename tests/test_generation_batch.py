@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from headway.core.errors import UnavailableError
+from headway.core.errors import UnavailableError, UsageError
 from headway.core.search import Search
 from headway.runtime.generation.batch import Batch
 from headway.runtime.generation.search import search
@@ -66,7 +66,7 @@ def test_to_cancel_disturbs_nobody(name: str) -> None:
         assert batch.found(key, no_text)[0].tokens == alone[0].tokens
         batch.drop(key)
     for key in (first, second, late):
-        with pytest.raises((IndexError, KeyError)):
+        with pytest.raises(UsageError, match=f"there is no finished text {key}"):
             batch.found(key, no_text)
 
 

@@ -319,3 +319,40 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     odd.decoder = decoders.BPEDecoder()
     with pytest.raises(UnavailableError, match="single tokens by a BPEDecoder"):
         token_texts(odd, [])
+
+
+def nested(depth: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for _ in range(depth):
+        found = {"type": "array", "items": found}
+    return found
+
+
+def circular() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    found["items"] = found
+    return found
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"stop_strings": ["fine", "\ud83d"]}, "half of a surrogate pair"),
+        ({"regex": "a\udc00"}, "half of a surrogate pair"),
+        ({"json_schema": {"const": "\ud83d"}}, "half of a surrogate pair"),
+        ({"json_schema": {"\ud83d": 1}}, "half of a surrogate pair"),
+        ({"json_schema": nested(150)}, None),
+        ({"json_schema": nested(1500)}, None),
+        ({"json_schema": nested(100_000)}, "too many lists and objects in each other"),
+        ({"json_schema": circular()}, None),
+        ({"json_schema": {"const": object()}}, "is no JSON"),
+        ({"json_schema": {"const": {1, 2}}}, None),
+    ],
+)
+def test_settings_that_no_text_can_meet(wrong: dict[str, Any], problem: str | None) -> None:
+    """Bad settings are the caller's: no error of the engine's, of the encoder's or of Python's stack."""
+    choices = Choices(vocabulary("byte_level"), lexicon("byte_level"))
+    with pytest.raises(UsageError, match=problem) as caught:
+        choices.add([1], Search(eos_token_id=[END]).changed(**wrong), 9, [1])
+    assert caught.value.option in (*wrong, "generation settings")
+    choices.add([1], Search(eos_token_id=[END]), 9, [1])

@@ -26,7 +26,8 @@ class Disk:
     """A folder that is written to."""
 
     use: str
-    path: Path
+    path: Path | None
+    """None: there is none"""
     free: int
     """bytes"""
     writable: bool = True
@@ -109,7 +110,7 @@ def here(bundle: Path | None = None) -> Environment:
         kernels=_kernels(),
         bundle=bundle,
     )
-    places = {"working folder": Path.cwd(), "cache": known.hub, "temporary": Path(tempfile.gettempdir())}
+    places = {"working folder": _working(), "cache": known.hub, "temporary": _temporary()}
     return replace(known, disks=tuple(_disk(use, path) for use, path in places.items()))
 
 
@@ -117,9 +118,31 @@ def describe_python() -> str:
     return f"{platform.python_version()} on {platform.system()} {platform.machine()}"
 
 
-def _disk(use: str, path: Path) -> Disk:
-    existing = next(p for p in (path, *path.parents) if p.exists())
-    return Disk(use, path, shutil.disk_usage(existing).free, os.access(existing, os.W_OK))
+def _working() -> Path | None:
+    try:
+        return Path.cwd()
+    except OSError:  # it was deleted
+        return None
+
+
+def _temporary() -> Path | None:
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError:  # none can be written
+        return None
+
+
+def _disk(use: str, path: Path | None) -> Disk:
+    try:
+        existing = next(p for p in (path, *path.parents) if p.exists()) if path else None
+        if existing is not None:
+            return Disk(use, path, shutil.disk_usage(existing).free, os.access(existing, os.W_OK))
+    except (
+        OSError,
+        StopIteration,
+    ):  # a relative one in a folder that was deleted, or one that may not be seen
+        return Disk(use, path, 0, writable=False)
+    return Disk(use, None, 0, writable=False)
 
 
 def _kernels() -> Kernels:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from headway.core import files
 from headway.core.errors import BundleError, UnavailableError
 from headway.core.manifest import Graph
 from headway.cpp_ext import mask, pad
@@ -93,12 +94,13 @@ def _session(onnxruntime: Any, graph: Path, threads: int) -> Any:
     options.enable_cpu_mem_arena = False  # it doubles as new shapes come, and is no faster than malloc
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(
-            str(graph),
-            options,
-            providers=["CPUExecutionProvider"],
-            disabled_optimizers=SLOW_FUSIONS,
-        )
+        with files.in_utf8(graph) as name:
+            return onnxruntime.InferenceSession(
+                name,
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=SLOW_FUSIONS,
+            )
     except Exception as error:  # the library's exceptions have no common base
         if "NOT_IMPLEMENTED" in str(error):
             name = f"{graph.parent.name}/{graph.name} on onnxruntime's CPU provider"

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from headway.core import files
 from headway.core.errors import BundleError, UnavailableError
 from headway.core.manifest import RAGGED, Bundle, Graph, Tensor, inside
 from headway.runtime.cuda import Device, Event, Stream
@@ -171,7 +172,8 @@ def _session(onnxruntime: Any, graph: Path, gpu: Device, stream: Stream) -> Any:
     told = OPTIONS | {"device_id": str(gpu.index), "user_compute_stream": str(stream.pointer)}
     try:
         providers = _providers(onnxruntime, options, told, gpu.index)
-        session = onnxruntime.InferenceSession(str(graph), options, providers=providers)
+        with files.in_utf8(graph) as name:
+            session = onnxruntime.InferenceSession(name, options, providers=providers)
     except UnavailableError:
         raise
     except Exception as error:

@@ -30,6 +30,11 @@ class Batch:
         self._under_way: dict[int, float] = {}
         """key -> when it must end, by the monotonic clock"""
         self._cancelled: set[int] = set()
+        """keys that leave with the next step"""
+        self._finished: set[int] = set()
+        """keys that are not forgotten yet"""
+        self._keys = 0
+        """that were given out; the next sentence has this one"""
 
     def __len__(self) -> int:
         """Sentences that are not finished."""
@@ -63,6 +68,7 @@ class Batch:
             raise
         limit = float("inf") if settings.max_time is None else begin + settings.max_time
         self._under_way.update(dict.fromkeys(keys, limit))
+        self._keys = keys[-1] + 1
         return keys
 
     def step(self) -> list[int]:
@@ -90,25 +96,43 @@ class Batch:
             self._choices.end(key)
         for key in (*finished, *late):
             del self._under_way[key]
+            self._finished.add(key)
         if not len(self._choices.parents):
             self._decoding = None
         return [*finished, *late]
 
     def found(self, key: int, decode: Callable[[list[int]], str]) -> list[Hypothesis]:
-        """Of a finished sentence, best first; those that lack the form come last. `decode`: makes their texts."""
+        """Of a finished sentence, best first; those that lack the form come last. `decode`: makes their texts.
+
+        Raises UsageError where there is no such sentence.
+        """
+        if not self.has_finished(key):
+            raise UsageError("key", f"there is no finished text {key!r}")
         return self._choices.found(key, decode)
 
     def settled(self, key: int) -> list[int]:
-        """Tokens after the prompt that the best hypothesis is sure to begin with."""
+        """Tokens after the prompt that the best hypothesis is sure to begin with. Raises UsageError as `found`."""
+        if not self.has_finished(key) and not (type(key) is int and key in self._under_way):
+            raise UsageError("key", f"there is no text {key!r}, or it was cancelled or forgotten")
         return self._choices.settled(key)
 
+    def has_finished(self, key: int) -> bool:
+        """Whether this is the key of a finished sentence that is not forgotten."""
+        return type(key) is int and key in self._finished
+
     def drop(self, key: int) -> None:
-        """Forget a sentence, finished or not. One under way leaves with the next step."""
-        if key not in self._under_way:
+        """Forget a sentence, finished or not. One under way leaves with the next step.
+
+        Of no effect on a sentence that was dropped before. Raises UsageError for a key that no sentence had.
+        """
+        if type(key) is not int or not 0 <= key < self._keys:
+            raise UsageError("key", f"there was no text {key!r}")
+        if key in self._under_way:
+            del self._under_way[key]
+            self._cancelled.add(key)
+        elif key in self._finished:
+            self._finished.remove(key)
             self._choices.drop(key)
-            return
-        del self._under_way[key]
-        self._cancelled.add(key)
 
 
 def prompts(

@@ -13,7 +13,7 @@ from headway.core.search import Search
 from headway.cpp_ext import Searcher
 from headway.runtime.generation.base import Floats, Ints
 from headway.runtime.generation.form import WORD, Bits, Draft, Form, bits_of
-from headway.runtime.generation.lexicon import Lexicon
+from headway.runtime.generation.lexicon import Lexicon, check_text
 
 ALL = np.uint32(0xFFFFFFFF)
 NOT_NUMBERS = "the model's scores of the tokens after it are not finite numbers"
@@ -53,6 +53,8 @@ class Choices:
         for name in ("stop_strings", settings.form):
             if name and getattr(settings, name) and self._lexicon is None:
                 raise UsageError(name, "needs the tokenizer of the model")
+        for text in settings.stop_strings:
+            check_text("stop_strings", text)
         settings.check_room(longest - len(prompt))
         form = self._lexicon.form(settings) if self._lexicon else None
         texts = self._lexicon.texts if self._lexicon and settings.stop_strings else None

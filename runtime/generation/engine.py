@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headway.core import files
 from headway.core.errors import BundleError, UnavailableError
 from headway.core.manifest import Bundle
 from headway.core.search import Search
@@ -367,6 +368,7 @@ def _session(graph: Path, threads: int) -> Any:
     options.enable_mem_pattern = False  # it plans for one shape; lengths vary here
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        with files.in_utf8(graph) as name:
+            return onnxruntime.InferenceSession(name, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the library's exceptions have no common base
         raise BundleError(graph.parent.parent, f"{graph.name} cannot be opened: {error}") from error

@@ -6,7 +6,7 @@ import json
 from functools import cached_property, lru_cache
 from typing import Any
 
-from headway.core.errors import UnavailableError
+from headway.core.errors import UnavailableError, UsageError
 from headway.core.search import Search
 from headway.cpp_ext import TokenTexts
 from headway.runtime.generation.form import Alphabet, Form
@@ -34,7 +34,16 @@ class Lexicon:
     def form(self, settings: Search) -> Form | None:
         """What the settings ask of a whole text. Raises UsageError, naming the setting, or UnavailableError."""
         name = settings.form
-        return _form(self._alphabet, name, json.dumps(getattr(settings, name))) if name else None
+        if name is None:
+            return None
+        try:
+            wanted = json.dumps(getattr(settings, name), ensure_ascii=False)
+            check_text(name, wanted)
+            return _form(self._alphabet, name, wanted)
+        except (TypeError, ValueError) as error:  # a value that JSON has not, or that holds itself
+            raise UsageError(name, f"is no JSON: {error}") from error
+        except RecursionError as error:
+            raise UsageError(name, "has too many lists and objects in each other") from error
 
     @cached_property
     def _later(self) -> list[bytes]:
@@ -45,6 +54,14 @@ class Lexicon:
         added = self._tokenizer.get_added_tokens_decoder()
         skipped = [number for number, token in added.items() if token.special]
         return Alphabet(token_texts(self._tokenizer, []), self._later, skipped, self._vocabulary)
+
+
+def check_text(setting: str, text: str) -> None:
+    """Raise UsageError for a text that no tokens can come to."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(setting, f"holds half of a surrogate pair: {text[error.start]!r}") from error
 
 
 @lru_cache(FORMS)

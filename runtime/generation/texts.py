@@ -6,7 +6,6 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
-from headway.core.errors import UsageError
 from headway.core.generation import Hypothesis, Result
 from headway.core.search import Search
 from headway.runtime.generation.batch import Batch
@@ -40,7 +39,6 @@ class Texts:
         self._batch, self._read, self._decode = batch, read, decode
         self._byte_tokens, self._skipped_tokens = byte_tokens, skipped_tokens
         self._writing: dict[int, Writing] = {}
-        self._finished: set[int] = set()
 
     def __len__(self) -> int:
         """Texts that are not finished."""
@@ -58,14 +56,12 @@ class Texts:
 
     def step(self) -> list[int]:
         """Write another token of every text; returns the keys of those that are finished."""
-        finished = self._batch.step()
-        self._finished.update(finished)
-        return finished
+        return self._batch.step()
 
     def piece(self, key: int) -> str:
-        """What is new of a text, and cannot change any more."""
-        own, finished = self._writing[key], key in self._finished
+        """What is new of a text, and cannot change any more. Raises UsageError for a text that is dropped or unknown."""
         tokens = self._batch.settled(key)
+        own, finished = self._writing[key], self._batch.has_finished(key)
         text = self._decode(tokens if finished else self._without_open_bytes(tokens))
         half = text.endswith("\ufffd")  # of a character whose other tokens are to come
         if not finished and (half or not text.startswith(own.told)):
@@ -86,8 +82,6 @@ class Texts:
 
     def result(self, key: int) -> Result:
         """Of a finished text, which is forgotten by it. Raises UsageError for a text that is not."""
-        if key not in self._finished:
-            raise UsageError("key", f"there is no finished text {key}")
         found = self._batch.found(key, self._decode)
         best = found[0] if found else Hypothesis("", float("-inf"), [])
         truncated = self._writing[key].truncated
@@ -95,7 +89,9 @@ class Texts:
         return Result(best.text, best.score, found, truncated)
 
     def drop(self, key: int) -> None:
-        """Cancel a text, or forget one that is finished."""
+        """Cancel a text, or forget one that is finished. To drop it again, or after its result, changes nothing.
+
+        Raises UsageError for a key that `add` has not given.
+        """
         self._batch.drop(key)
-        del self._writing[key]
-        self._finished.discard(key)
+        self._writing.pop(key, None)

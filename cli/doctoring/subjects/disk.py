@@ -25,8 +25,13 @@ def findings(environment: Environment) -> Iterator[Finding]:
 
 
 def _judged(disk: Disk) -> Finding:
-    state = f"{disk.free / 1e9:.1f} GB free in {disk.path} ({disk.use})"
     elsewhere = ELSEWHERE.get(disk.use, "")
+    if disk.path is None:
+        state = f"there is no {disk.use}{' folder' * (disk.use == 'temporary')} that can be used"
+        if disk.use == "temporary":
+            return prevents("disk", state, elsewhere, "a temporary folder")
+        return Finding("disk", state, elsewhere)
+    state = f"{disk.free / 1e9:.1f} GB free in {disk.path} ({disk.use})"
     if not disk.writable:
         return Finding("disk", f"{disk.path} ({disk.use}) cannot be written", elsewhere)
     tidy = f"du -xh {quote(str(disk.path))} | sort -h | tail, and delete what is not needed; or {elsewhere}"
