@@ -161,7 +161,11 @@ def test_a_bundle_translates_as_transformers_does(make: Any, tmp_path: Path) -> 
     pipe: Any = load(tmp_path / "bundle", threads=1)
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    for text in ["Where is my parcel?", "Pourquoi le réseau est-il si lent ?", *(text[:50] for text in ENGLISH[:4])]:
+    for text in [
+        "Where is my parcel?",
+        "Pourquoi le réseau est-il si lent ?",
+        *(text[:50] for text in ENGLISH[:4]),
+    ]:
         given = tokenizer(text, return_tensors="pt")
         with torch.no_grad():
             expected = model.generate(**given)[0]
