@@ -62,7 +62,8 @@ def convert(name: str, slow: Any) -> PreTrainedTokenizerFast:
     told = {n: str(getattr(slow, n)) for n in names if getattr(slow, n, None) is not None}
     sides = {n: getattr(slow, n) for n in ("model_max_length", "padding_side", "truncation_side")}
     inputs = ["input_ids", "attention_mask"]
-    found: Any = PreTrainedTokenizerFast(tokenizer_object=raw, model_input_names=inputs, **told, **sides)
+    untyped: Any = PreTrainedTokenizerFast
+    found = untyped(tokenizer_object=raw, model_input_names=inputs, **told, **sides)
     found.headway_original = slow
     if separate:
         found.headway_separate_targets = True
@@ -92,9 +93,10 @@ def _is_language_code(token: str) -> bool:
 
 
 def _proto(model: str) -> Any:
-    from transformers.convert_slow_tokenizer import import_protobuf
+    from transformers import convert_slow_tokenizer
 
-    found = import_protobuf().ModelProto()
+    untyped: Any = convert_slow_tokenizer
+    found = untyped.import_protobuf().ModelProto()
     found.ParseFromString(Path(model).read_bytes())
     return found
 

@@ -114,7 +114,7 @@ class GenerationReference:
                     self.model,
                     input_ids=ids,
                     attention_mask=torch.ones_like(ids),
-                    **case.settings | settings,
+                    **(dict(case.settings) | settings),
                 )[0, begin or ids.shape[1] :]
             found.append(Answer(np.zeros(1), (self.tokenizer.decode(tokens, skip_special_tokens=True),)))
         return found
