@@ -39,13 +39,21 @@ Row = dict[str, Any]
 def main() -> None:
     """Measure what has no result in the work folder yet, then write the table into its section of a page."""
     parser = argparse.ArgumentParser(prog="python -m headway.bench.few_shot", description=main.__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of banking77: train.jsonl and test.jsonl")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of banking77: train.jsonl and test.jsonl"
+    )
     parser.add_argument("--model", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
     parser.add_argument("--work", type=Path, required=True, help="folder for results, one file a run")
-    parser.add_argument("--output", type=Path, required=True, help="page whose section of the table is replaced")
-    parser.add_argument("--setfit", type=Path, help="Python of an environment with setfit; without: not measured")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="page whose section of the table is replaced"
+    )
+    parser.add_argument(
+        "--setfit", type=Path, help="Python of an environment with setfit; without: not measured"
+    )
     parser.add_argument("--only", action="append", help="a method; may be given several times")
-    parser.add_argument("--shots", type=int, action="append", help="examples a class; may be given several times")
+    parser.add_argument(
+        "--shots", type=int, action="append", help="examples a class; may be given several times"
+    )
     parser.add_argument("--threads", type=int, help="processor threads")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
@@ -97,9 +105,7 @@ def sample(rows: Sequence[Row], shots: int, seed: int) -> list[Row]:
     chance, by_label = random.Random(seed), defaultdict[str, list[Row]](list)
     for row in rows:
         by_label[row["label"]].append(row)
-    chosen = [
-        row for _, own in sorted(by_label.items()) for row in chance.sample(own, min(shots, len(own)))
-    ]
+    chosen = [row for _, own in sorted(by_label.items()) for row in chance.sample(own, min(shots, len(own)))]
     chance.shuffle(chosen)
     return chosen
 

@@ -59,7 +59,9 @@ def demo(*, output: Path = Path("demo-output"), threads: int | None = None, over
     say("3/5  exporting fp32 and int8, each compared with PyTorch and with its accuracy on the dev set")
     exported = bundle.export(
         output / "checkpoint",
-        ExportOptions(output=output / "bundle", precision=",".join(PRECISIONS), eval=DATA / "dev.jsonl", threads=threads),
+        ExportOptions(
+            output=output / "bundle", precision=",".join(PRECISIONS), eval=DATA / "dev.jsonl", threads=threads
+        ),
         bar,
     )
     dev = {"PyTorch fp32": exported.reference["accuracy"]}
