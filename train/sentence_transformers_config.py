@@ -126,15 +126,15 @@ def read_transformer(folder: Path) -> TransformerConfig:
         "config_args",
         "config_kwargs",
     ):
-        if unknown := sorted(set(config.get(name) or {}) - WITHOUT_EFFECT - {"model_max_length"}):
+        if unknown := sorted(_object(folder, config, name).keys() - WITHOUT_EFFECT - {"model_max_length"}):
             raise CheckpointError(
                 folder, f"its {name} set {', '.join(unknown)}, which headway does not apply"
             )
-    if "message" in (config.get("modality_config") or {}):
+    if "message" in _object(folder, config, "modality_config"):
         raise CheckpointError(folder, "its modality_config has chat messages, which headway does not apply")
     length = config.get("max_seq_length")
     for name in ("tokenizer_args", "processor_kwargs"):
-        length = (config.get(name) or {}).get("model_max_length", length)
+        length = _object(folder, config, name).get("model_max_length", length)
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
         raise CheckpointError(folder, f"its max_seq_length is {length!r}, not a number of tokens")
     return TransformerConfig(place, length, bool(config.get("do_lower_case")))
@@ -160,14 +160,15 @@ def read_embedder(folder: Path) -> EmbedderConfig:
     prompt = _prompts(folder, config)
     similarity = config.get("similarity_fn_name")
     truncate_dim = config.get("truncate_dim")
-    if truncate_dim is not None and (not isinstance(truncate_dim, int) or truncate_dim < 1):
+    if truncate_dim is not None and (type(truncate_dim) is not int or truncate_dim < 1):
         raise CheckpointError(folder, f"its truncate_dim is {truncate_dim!r}, not a number of dimensions")
     for module in modules[2:]:
         told = _read(_module_folder(folder, module) / "config.json")
         if told.get("module_input_name", "sentence_embedding") != "sentence_embedding":
             raise CheckpointError(folder, f"its Normalize module reads {told['module_input_name']}")
     pooling = _read(_module_folder(folder, modules[1]) / "config.json")
-    if (include_prompt := pooling.get("include_prompt") is not False) is False and prompt.prompts:
+    include_prompt = bool(pooling.get("include_prompt", True))  # null is false to the library
+    if not include_prompt and any(prompt.prompts.values()):
         raise CheckpointError(folder, "its pooling has include_prompt false, and it has prompts")
     return EmbedderConfig(
         transformer,
@@ -195,11 +196,12 @@ def read_cross_encoder(folder: Path, config: Any, outputs: int) -> CrossEncoderC
     """
     of_model = _read(folder / MODEL_CONFIG) if (folder / MODULES).is_file() else {}
     refuse_cross_encoder_modules(folder)
-    named = (
-        of_model.get("activation_fn")
-        or (getattr(config, "sentence_transformers", None) or {}).get("activation_fn")
-        or getattr(config, "sbert_ce_default_activation_function", None)
-    )
+    of_version_4 = _object(folder, vars(config), "sentence_transformers")
+    named = of_model.get("activation_fn")
+    if not named and "activation_fn" in of_version_4:  # then the older field does not count, even beside null
+        named = of_version_4["activation_fn"]
+    elif not named:
+        named = getattr(config, "sbert_ce_default_activation_function", None)
     name = str(named).rpartition(".")[2] if named else "Sigmoid" if outputs == 1 else "Identity"
     if name not in ACTIVATION_FUNCTIONS or (named and not str(named).startswith("torch.")):
         raise CheckpointError(folder, f"its activation_fn is {named}; headway has Sigmoid and Identity")
@@ -249,27 +251,35 @@ def _prompts(folder: Path, config: dict[str, Any]) -> PromptConfig:
     if not isinstance(told, dict) or not all(isinstance(p, str) or p is None for p in told.values()):
         raise CheckpointError(folder, f"{MODEL_CONFIG}: prompts must be texts by their names")
     default = config.get("default_prompt_name")
-    if default is not None and default not in {"query", "document", *told}:
+    if default is not None and default not in ("query", "document", *told):
         raise CheckpointError(
             folder, f"its default_prompt_name is '{default}'; it has the prompts {sorted(told)}"
         )
-    return PromptConfig({name: text for name, text in told.items() if text}, default)
+    return PromptConfig({name: text or "" for name, text in told.items()}, default)
 
 
 def _pooling_mode(folder: Path, config: dict[str, Any]) -> str:
     modes = config.get("pooling_mode")
     if modes is None:
         modes = [mode for flag, mode in LEGACY_POOLING_MODES.items() if config.get(flag)] or ["mean"]
-    modes = [modes] if isinstance(modes, str) else list(modes)
+    modes = modes if isinstance(modes, list) else [modes]
     if len(modes) != 1 or modes[0] not in POOLING_MODES:
-        known = ", ".join(POOLING_MODES)
-        raise CheckpointError(folder, f"its pooling_mode is {', '.join(modes)}; headway has one of {known}")
+        known, named = ", ".join(POOLING_MODES), ", ".join(map(str, modes)) or "an empty list"
+        raise CheckpointError(folder, f"its pooling_mode is {named}; headway has one of {known}")
     return str(modes[0])
 
 
 def _transformer_task(folder: Path) -> str | None:
     config: dict[str, Any] = next((c for name in TRANSFORMER_CONFIGS if (c := _read(folder / name))), {})
     return config.get("transformer_task")
+
+
+def _object(folder: Path, config: dict[str, Any], name: str) -> dict[str, Any]:
+    """A field that is a JSON object; {} without it. Raises CheckpointError."""
+    content = config.get(name) or {}
+    if not isinstance(content, dict):
+        raise CheckpointError(folder, f"its {name} is {content!r}, not an object")
+    return content
 
 
 def _read(path: Path) -> dict[str, Any]:

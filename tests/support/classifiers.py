@@ -66,6 +66,7 @@ FORMS: dict[str, Classifier] = {
         architecture="distilbert", tokenizer="no-post-processor", length=ABSENT,
         config={"id2label": ABSENT, "label2id": ABSENT, "num_labels": 3},
     ),
+    "numbers": Classifier(config=labels(3, 1, 2)),
     "other-label2id": Classifier(
         tokenizer="no-pad", length=512,
         config=labels("a", "b", "c") | {"label2id": {"c": 0, "b": 1, "a": 2}},

@@ -250,7 +250,7 @@ FORMS: dict[str, Embedder] = {
     "mean-without-a-mode": Embedder(
         architecture="albert", pooling_config="no-mode", tokenizer="added-tokens",
         sentence_config={"max_seq_length": 48, "do_lower_case": True},
-        config=with_prompts({"query": "Q: ", "corpus": "C: "}, default_prompt_name="query"),
+        config=with_prompts({"query": "Q: ", "corpus": "C: ", "sts": "", "nli": None}, default_prompt_name="query"),
     ),
     "processing": Embedder(
         architecture="camembert", pooling_config="width-only",
