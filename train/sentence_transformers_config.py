@@ -43,6 +43,13 @@ WITHOUT_EFFECT = frozenset(
 )
 """keyword arguments for the model or the tokenizer that change no fp32 result"""
 
+USUAL_OUTPUTS = {
+    "method": ("forward",),
+    "method_output_name": ("last_hidden_state", "logits"),
+    "module_output_name": ("token_embeddings", "scores"),
+}
+"""values of the Transformer module's configuration for models that headway computes: of embedders, of cross-encoders"""
+
 
 @dataclass(frozen=True)
 class TransformerConfig:
@@ -132,12 +139,23 @@ def read_transformer(folder: Path) -> TransformerConfig:
             )
     if "message" in _object(folder, config, "modality_config"):
         raise CheckpointError(folder, "its modality_config has chat messages, which headway does not apply")
+    _refuse_other_outputs(folder, config)
     length = config.get("max_seq_length")
     for name in ("tokenizer_args", "processor_kwargs"):
         length = _object(folder, config, name).get("model_max_length", length)
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
         raise CheckpointError(folder, f"its max_seq_length is {length!r}, not a number of tokens")
     return TransformerConfig(place, length, bool(config.get("do_lower_case")))
+
+
+def _refuse_other_outputs(folder: Path, config: dict[str, Any]) -> None:
+    """Raise CheckpointError for a Transformer module that gives on another output of the model than its last one."""
+    text = _object(folder, _object(folder, config, "modality_config"), "text")
+    for fields, name in ((text, "method"), (text, "method_output_name"), (config, "module_output_name")):
+        if (value := fields.get(name)) not in (None, *USUAL_OUTPUTS[name]):
+            raise CheckpointError(
+                folder, f"its Transformer module has {name} {value!r}, which headway does not apply"
+            )
 
 
 def read_embedder(folder: Path) -> EmbedderConfig:
@@ -164,8 +182,9 @@ def read_embedder(folder: Path) -> EmbedderConfig:
         raise CheckpointError(folder, f"its truncate_dim is {truncate_dim!r}, not a number of dimensions")
     for module in modules[2:]:
         told = _read(_module_folder(folder, module) / "config.json")
-        if told.get("module_input_name", "sentence_embedding") != "sentence_embedding":
-            raise CheckpointError(folder, f"its Normalize module reads {told['module_input_name']}")
+        for name in ("module_input_name", "module_output_name"):
+            if (value := told.get(name, "sentence_embedding")) not in (None, "sentence_embedding"):
+                raise CheckpointError(folder, f"its Normalize module has {name} {value!r}")
     pooling = _read(_module_folder(folder, modules[1]) / "config.json")
     include_prompt = bool(pooling.get("include_prompt", True))  # null is false to the library
     if not include_prompt and any(prompt.prompts.values()):
@@ -183,10 +202,15 @@ def read_embedder(folder: Path) -> EmbedderConfig:
 
 def default_embedder(folder: Path, config: Any) -> EmbedderConfig:
     """A Transformers folder, as `SentenceTransformer` opens it; `config` is its configuration."""
-    classes = getattr(config, "architectures", None) or [""]
-    causal = classes[0].endswith("ForCausalLM") and getattr(config, "is_causal", True)
+    causal = architecture(config).endswith("ForCausalLM") and getattr(config, "is_causal", True)
     mode = "lasttoken" if causal else "mean"
     return EmbedderConfig(read_transformer(folder), PromptConfig(), mode, normalize=False)
+
+
+def architecture(config: Any) -> str:
+    """The class that a Transformers configuration names, the first of several; "" for none."""
+    named = getattr(config, "architectures", None)
+    return str(named[0]) if isinstance(named, list) and named else ""
 
 
 def read_cross_encoder(folder: Path, config: Any, outputs: int) -> CrossEncoderConfig:

@@ -55,7 +55,7 @@ def open_reference(opened: Opened) -> CrossEncoderReference | None:
         model_kwargs=dict(IN_FP32),
     )
     # beyond the model's positions the library fails
-    library.max_seq_length = min(library.max_seq_length or longest, longest)
+    library.max_seq_length = int(min(library.max_seq_length or longest, longest))
     prompt = library.prompts.get(library.default_prompt_name or "") or ""
     activation = ACTIVATION_FUNCTIONS.get(type(library.activation_fn).__name__, "identity")
     settings = Settings(activation, prompt, library.tokenizer.truncation_side, library.max_seq_length)

@@ -67,7 +67,8 @@ def open_reference(opened: Opened) -> SentenceTransformerReference | None:
         model_kwargs=dict(IN_FP32),
     )
     # beyond the model's positions the library fails
-    library.max_seq_length = min(library.max_seq_length or opened.spec.max_length, opened.spec.max_length)
+    longest = opened.spec.max_length
+    library.max_seq_length = int(min(library.max_seq_length or longest, longest))
     return SentenceTransformerReference(opened, tokenizer, _settings_of_library(library), library)
 
 

@@ -289,6 +289,17 @@ REFUSED: dict[str, Embedder] = {
         config=with_prompts({"query": "Q: "}),
         refused="query_length",
     ),
+    "pooled-output": Embedder(
+        sentence_config=MODALITIES
+        | {"modality_config": {"text": {"method": "forward", "method_output_name": "pooler_output"}}},
+        modules="6.0",
+        refused="method_output_name",
+    ),
+    "other-output": Embedder(
+        sentence_config=MODALITIES | {"module_output_name": "all_layer_embeddings"},
+        modules="6.0",
+        refused="module_output_name",
+    ),
     "processing-kwargs": Embedder(
         sentence_config=MODALITIES | {"processing_kwargs": {"text": {"max_length": 10}}},
         modules="6.0",
