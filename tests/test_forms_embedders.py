@@ -219,6 +219,8 @@ def broken(what: str, folder: Path) -> None:
         change(folder / "sentence_bert_config.json", tokenizer_args=["a"])
     elif what == "modality_config a number":
         change(folder / "sentence_bert_config.json", modality_config=1)
+    elif what == "half a character":
+        change(config, prompts={"query": "\ud83d: "})
     elif what == "arguments of modules":
         write(folder / "modules.json", [m | {"kwargs": ["task"]} for m in listed])
     elif what == "truncated to nothing":
@@ -252,6 +254,7 @@ BROKEN = {
     "pooling numbers": "pooling_mode",
     "tokenizer_args a list": "tokenizer_args",
     "modality_config a number": "modality_config",
+    "half a character": "prompts.*surrogate",
     "arguments of modules": "its own library does not answer",
     "truncated to nothing": "truncate_dim",
     "truncated to a text": "truncate_dim",

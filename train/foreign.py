@@ -161,6 +161,9 @@ def _labels(told: _Model) -> list[str]:
             told.folder, f"id2label in config.json has names for the outputs {sorted(named)}"
         )
     labels = [str(named[number]) for number in sorted(named)]
+    for label in labels:
+        if (problem := data.encoding_problem(label)) is not None:
+            raise CheckpointError(told.folder, f"id2label in config.json: {label!r} {problem}")
     if (twice := data.repeated(labels)) is not None:
         raise CheckpointError(
             told.folder, f"two of its outputs are called '{twice}' (id2label in config.json)"
@@ -178,6 +181,8 @@ def _text_classification(told: _Model) -> Said:
         activation: Any = "identity" if problem == "regression" else "sigmoid"  # as the Transformers pipeline
         return text_classification.Settings(kind="regression", pair=pair, activation_fn=activation), []
     kind: Any = "multi" if problem == "multi_label_classification" else "single"
+    if sentence_transformers_config.is_cross_encoder(told.folder, told.config):
+        sentence_transformers_config.refuse_other_scores(told.folder, told.config, kind)
     return text_classification.Settings(kind=kind, pair=pair), labels
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from headway.core import data
 from headway.core.errors import CheckpointError
 
 MODULES = "modules.json"
@@ -185,7 +186,12 @@ def read_embedder(folder: Path) -> EmbedderConfig:
         for name in ("module_input_name", "module_output_name"):
             if (value := told.get(name, "sentence_embedding")) not in (None, "sentence_embedding"):
                 raise CheckpointError(folder, f"its Normalize module has {name} {value!r}")
-    pooling = _read(_module_folder(folder, modules[1]) / "config.json")
+    pooling_file = _module_folder(folder, modules[1]) / "config.json"
+    if not pooling_file.is_file():
+        raise CheckpointError(
+            folder, f"there is no {pooling_file.relative_to(folder)} for its Pooling module"
+        )
+    pooling = _read(pooling_file)
     include_prompt = bool(pooling.get("include_prompt", True))  # null is false to the library
     if not include_prompt and any(prompt.prompts.values()):
         raise CheckpointError(folder, "its pooling has include_prompt false, and it has prompts")
@@ -218,20 +224,52 @@ def read_cross_encoder(folder: Path, config: Any, outputs: int) -> CrossEncoderC
 
     Raises CheckpointError, naming what headway does not compute.
     """
-    of_model = _read(folder / MODEL_CONFIG) if (folder / MODULES).is_file() else {}
     refuse_cross_encoder_modules(folder)
+    of_model = _of_cross_encoder(folder)
+    named = _activation_fn(folder, config, of_model)
+    name = named.rpartition(".")[2] if named else "Sigmoid" if outputs == 1 else "Identity"
+    if name not in ACTIVATION_FUNCTIONS or (named and not named.startswith("torch.")):
+        raise CheckpointError(folder, f"its activation_fn is {named}; headway has Sigmoid and Identity")
+    return CrossEncoderConfig(
+        read_transformer(folder), _prompts(folder, of_model), ACTIVATION_FUNCTIONS[name]
+    )
+
+
+def refuse_other_scores(folder: Path, config: Any, kind: str) -> None:
+    """Raise CheckpointError for a cross-encoder of several outputs whose scores are none of a classifier.
+
+    `kind`: single (a bundle gives the softmax) or multi (the sigmoid). What the library leaves as it is (Identity) has
+    these probabilities.
+    """
+    of_model = _of_cross_encoder(folder)
+    named = _activation_fn(folder, config, of_model)
+    function = "Softmax" if kind == "single" else "Sigmoid"
+    if named and named.rpartition(".")[2] not in ("Identity", function):
+        raise CheckpointError(
+            folder,
+            f"its activation_fn is {named}, but its problem_type makes it a classifier by {function}: for Sigmoid, set "
+            "problem_type to multi_label_classification in config.json",
+        )
+    prompt = _prompts(folder, of_model)
+    if prompt.prompts.get(prompt.default_prompt_name or ""):
+        raise CheckpointError(
+            folder, "it has a default prompt, which headway has for cross-encoders of one output"
+        )
+
+
+def _of_cross_encoder(folder: Path) -> dict[str, Any]:
+    return _read(folder / MODEL_CONFIG) if (folder / MODULES).is_file() else {}
+
+
+def _activation_fn(folder: Path, config: Any, of_model: dict[str, Any]) -> str | None:
+    """The class that a cross-encoder's files name; `of_model` is what its config_sentence_transformers.json says."""
     of_version_4 = _object(folder, vars(config), "sentence_transformers")
     named = of_model.get("activation_fn")
     if not named and "activation_fn" in of_version_4:  # then the older field does not count, even beside null
         named = of_version_4["activation_fn"]
     elif not named:
         named = getattr(config, "sbert_ce_default_activation_function", None)
-    name = str(named).rpartition(".")[2] if named else "Sigmoid" if outputs == 1 else "Identity"
-    if name not in ACTIVATION_FUNCTIONS or (named and not str(named).startswith("torch.")):
-        raise CheckpointError(folder, f"its activation_fn is {named}; headway has Sigmoid and Identity")
-    return CrossEncoderConfig(
-        read_transformer(folder), _prompts(folder, of_model), ACTIVATION_FUNCTIONS[name]
-    )
+    return str(named) if named else None
 
 
 def refuse_cross_encoder_modules(folder: Path) -> None:
@@ -274,6 +312,9 @@ def _prompts(folder: Path, config: dict[str, Any]) -> PromptConfig:
     told = config.get("prompts") or {}
     if not isinstance(told, dict) or not all(isinstance(p, str) or p is None for p in told.values()):
         raise CheckpointError(folder, f"{MODEL_CONFIG}: prompts must be texts by their names")
+    for text in filter(None, (*told, *told.values())):
+        if (problem := data.encoding_problem(text)) is not None:
+            raise CheckpointError(folder, f"{MODEL_CONFIG}: of its prompts, {text!r} {problem}")
     default = config.get("default_prompt_name")
     if default is not None and default not in ("query", "document", *told):
         raise CheckpointError(

@@ -95,6 +95,7 @@ FORMS: dict[str, Classifier] = {
 REFUSED: dict[str, Classifier] = {
     "duplicate-labels": Classifier(config=labels("other", "bug", "other"), refused="other"),
     "regression": Classifier(config={"problem_type": "regression"}, refused="regression with 3 outputs"),
+    "half-a-character": Classifier(config=labels("a", "b", "\ud83d"), refused="id2label.*surrogate"),
     "labels-a-list": Classifier(config={"id2label": ["a", "b", "c"]}, refused="config.json cannot be read"),
     "outputs-a-text": Classifier(
         config={"id2label": ABSENT, "label2id": ABSENT, "num_labels": "3"},
