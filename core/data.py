@@ -118,6 +118,11 @@ def text_problem(text: str) -> str | None:
         return "is empty or only white space"
     if "\0" in text:
         return f"holds a NUL byte at character {text.index(chr(0))}"
+    return encoding_problem(text)
+
+
+def encoding_problem(text: str) -> str | None:
+    """Why a text cannot be written as UTF-8, or None if it can."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

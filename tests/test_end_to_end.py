@@ -59,6 +59,20 @@ def test_a_dropped_prompt_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not (tmp_path / "bundle").exists()
 
 
+def test_a_difference_of_no_setting_is_not_put_on_one_without_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokenizer lower-cases and no text has a prompt: neither do_lower_case nor prompts change an answer."""
+    library = sentence_transformer.SentenceTransformerReference._of_library
+
+    def other(self: Any, case: Any) -> Answer:
+        return Answer(library(self, case).values + 1.0, group=library(self, case).group)
+
+    monkeypatch.setattr(sentence_transformer.SentenceTransformerReference, "_of_library", other)
+    with pytest.raises(EndToEndError, match="no single setting"):
+        export(Embedder().save(tmp_path / "model"), options(tmp_path))
+
+
 def test_a_dropped_default_prompt_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = sentence_embedding.prompt_of
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from headway.core.errors import CheckpointError
 from tests.support import cross_encoders, models, references
@@ -85,6 +87,35 @@ def test_three_outputs_are_a_classifier_of_pairs(form: CrossEncoder, tmp_path: P
     assert list(found[0].scores) == ["contradiction", "entailment", "neutral"]
     scores = [list(r.scores.values()) for r in found]
     np.testing.assert_allclose(scores, wanted, rtol=RTOL, atol=ATOL)
+
+
+@pytest.mark.parametrize(
+    ("activation", "problem_type", "right"),
+    [
+        ("Sigmoid", None, None),
+        ("Tanh", None, None),
+        ("Softmax", "multi_label_classification", None),
+        ("Sigmoid", "multi_label_classification", torch.sigmoid),
+        ("Softmax", None, functools.partial(torch.softmax, dim=-1)),
+    ],
+)
+def test_the_activation_of_several_outputs(
+    activation: str, problem_type: str | None, right: Any, tmp_path: Path
+) -> None:
+    config = {
+        **cross_encoders.NLI.config,
+        "problem_type": problem_type,
+        "sentence_transformers": {"activation_fn": f"torch.nn.modules.activation.{activation}"},
+    }
+    folder = replace(cross_encoders.NLI, config=config).save(tmp_path / "model")
+    if right is None:
+        with pytest.raises(CheckpointError, match=f"activation_fn is .*{activation}"):
+            exported(folder)
+        return
+    found = [list(r.scores.values()) for r in exported(folder)(PAIRS)]
+    library = references.cross_encoder(folder)
+    logits = references.predict(library, PAIRS, activation_fn=torch.nn.Identity())
+    np.testing.assert_allclose(found, right(torch.tensor(logits)), rtol=RTOL, atol=ATOL)
 
 
 def test_the_score_of_a_causal_model_is_no_embedding(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import transformers
 
 from headway.core.errors import CheckpointError, InputError, UsageError
 from headway.core.tasks import sentence_embedding
@@ -34,8 +36,7 @@ def same_as_library(folder: Path, pipe: Any) -> None:
     library = references.embedder(folder)
     compare(pipe(COMPARED), references.encode(library, COMPARED))
     few = COMPARED[:8] + texts.LONG
-    told = [name for name, prompt in library.prompts.items() if prompt]
-    for name in told:
+    for name in library.prompts:
         compare(pipe(few, prompt_name=name), references.encode(library, few, prompt_name=name))
     compare(pipe(few, prompt="as given: "), references.encode(library, few, prompt="as given: "))
     with pytest.raises(UsageError, match="prompt_name"):
@@ -129,6 +130,15 @@ def test_a_model_without_modules_is_pooled_as_the_library_does(tmp_path: Path) -
     np.testing.assert_allclose(*directions, rtol=RTOL, atol=ATOL)
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
+def test_weights_in_16_bits_are_computed_in_fp32(kind: torch.dtype, tmp_path: Path) -> None:
+    folder = Embedder().save(tmp_path / "model")
+    transformers.AutoModel.from_pretrained(folder).to(kind).save_pretrained(folder)
+    pipe = exported(folder)
+    library = references.embedder(folder, model_kwargs={"dtype": torch.float32})
+    compare(pipe(texts.SHORT), references.encode(library, texts.SHORT))
+
+
 # --- the corpus itself: what these tests could not fail on is no test
 
 
@@ -197,6 +207,22 @@ def broken(what: str, folder: Path) -> None:
         change(config, prompts=["query: "])
     elif what == "prompt a number":
         change(config, prompts={"query": 5})
+    elif what == "default prompt a list":
+        change(config, default_prompt_name=["query"])
+    elif what == "truncated to true":
+        change(config, truncate_dim=True)
+    elif what == "pooling a number":
+        write(folder / "1_Pooling" / "config.json", {"embedding_dimension": 32, "pooling_mode": 3})
+    elif what == "pooling numbers":
+        write(folder / "1_Pooling" / "config.json", {"embedding_dimension": 32, "pooling_mode": [3]})
+    elif what == "tokenizer_args a list":
+        change(folder / "sentence_bert_config.json", tokenizer_args=["a"])
+    elif what == "modality_config a number":
+        change(folder / "sentence_bert_config.json", modality_config=1)
+    elif what == "half a character":
+        change(config, prompts={"query": "\ud83d: "})
+    elif what == "arguments of modules":
+        write(folder / "modules.json", [m | {"kwargs": ["task"]} for m in listed])
     elif what == "truncated to nothing":
         change(config, truncate_dim=0)
     elif what == "truncated to a text":
@@ -222,6 +248,14 @@ BROKEN = {
     "unknown default prompt": "default_prompt_name",
     "prompts a list": "prompts",
     "prompt a number": "prompts",
+    "default prompt a list": "default_prompt_name",
+    "truncated to true": "truncate_dim",
+    "pooling a number": "pooling_mode",
+    "pooling numbers": "pooling_mode",
+    "tokenizer_args a list": "tokenizer_args",
+    "modality_config a number": "modality_config",
+    "half a character": "prompts.*surrogate",
+    "arguments of modules": "its own library does not answer",
     "truncated to nothing": "truncate_dim",
     "truncated to a text": "truncate_dim",
     "SparseEncoder": "SparseEncoder",

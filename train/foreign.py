@@ -100,11 +100,11 @@ def infer_task(folder: Path) -> str:
     ranks = sentence_transformers_config.is_cross_encoder(folder, config) and _outputs(config) == 1
     if ranks:
         return "text-ranking"
-    classes = config.architectures or ["nothing"]
+    head = sentence_transformers_config.architecture(config) or "nothing"
     for end, task in HEADS.items():
-        if classes[0].endswith(end):
+        if head.endswith(end):
             return task
-    raise CheckpointError(folder, f"its head is {classes[0]}, which tells no task: give --task")
+    raise CheckpointError(folder, f"its head is {head}, which tells no task: give --task")
 
 
 def describe(
@@ -132,7 +132,7 @@ def describe(
 def _config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # transformers checks each field by an error of another kind
         said = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(folder, f"config.json cannot be read: {said}") from error
 
@@ -178,6 +178,9 @@ def _labels(told: _Model) -> list[str]:
             told.folder, f"id2label in config.json has names for the outputs {sorted(named)}"
         )
     labels = [str(named[number]) for number in sorted(named)]
+    for label in labels:
+        if (problem := data.encoding_problem(label)) is not None:
+            raise CheckpointError(told.folder, f"id2label in config.json: {label!r} {problem}")
     if (twice := data.repeated(labels)) is not None:
         raise CheckpointError(
             told.folder, f"two of its outputs are called '{twice}' (id2label in config.json)"
@@ -189,10 +192,14 @@ def _text_classification(told: _Model) -> Said:
     problem = getattr(told.config, "problem_type", None)
     labels = _labels(told)
     pair = told.examples[0].pair is not None if told.examples else None
+    if problem == "regression" and len(labels) > 1:
+        raise CheckpointError(told.folder, f"is a regression with {len(labels)} outputs; headway has one")
     if problem == "regression" or len(labels) == 1:
         activation: Any = "identity" if problem == "regression" else "sigmoid"  # as the Transformers pipeline
         return text_classification.Settings(kind="regression", pair=pair, activation_fn=activation), []
     kind: Any = "multi" if problem == "multi_label_classification" else "single"
+    if sentence_transformers_config.is_cross_encoder(told.folder, told.config):
+        sentence_transformers_config.refuse_other_scores(told.folder, told.config, kind)
     return text_classification.Settings(kind=kind, pair=pair), labels
 
 

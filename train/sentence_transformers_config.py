@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from headway.core import data
 from headway.core.errors import CheckpointError
 
 MODULES = "modules.json"
@@ -42,6 +43,13 @@ WITHOUT_EFFECT = frozenset(
     {"torch_dtype", "dtype", "attn_implementation", "trust_remote_code", "add_pooling_layer"}
 )
 """keyword arguments for the model or the tokenizer that change no fp32 result"""
+
+USUAL_OUTPUTS = {
+    "method": ("forward",),
+    "method_output_name": ("last_hidden_state", "logits"),
+    "module_output_name": ("token_embeddings", "scores"),
+}
+"""values of the Transformer module's configuration for models that headway computes: of embedders, of cross-encoders"""
 
 
 @dataclass(frozen=True)
@@ -135,18 +143,29 @@ def read_transformer(folder: Path) -> TransformerConfig:
         "config_args",
         "config_kwargs",
     ):
-        if unknown := sorted(set(config.get(name) or {}) - WITHOUT_EFFECT - {"model_max_length"}):
+        if unknown := sorted(_object(folder, config, name).keys() - WITHOUT_EFFECT - {"model_max_length"}):
             raise CheckpointError(
                 folder, f"its {name} set {', '.join(unknown)}, which headway does not apply"
             )
-    if "message" in (config.get("modality_config") or {}):
+    if "message" in _object(folder, config, "modality_config"):
         raise CheckpointError(folder, "its modality_config has chat messages, which headway does not apply")
+    _refuse_other_outputs(folder, config)
     length = config.get("max_seq_length")
     for name in ("tokenizer_args", "processor_kwargs"):
-        length = (config.get(name) or {}).get("model_max_length", length)
+        length = _object(folder, config, name).get("model_max_length", length)
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
         raise CheckpointError(folder, f"its max_seq_length is {length!r}, not a number of tokens")
     return TransformerConfig(place, length, bool(config.get("do_lower_case")))
+
+
+def _refuse_other_outputs(folder: Path, config: dict[str, Any]) -> None:
+    """Raise CheckpointError for a Transformer module that gives on another output of the model than its last one."""
+    text = _object(folder, _object(folder, config, "modality_config"), "text")
+    for fields, name in ((text, "method"), (text, "method_output_name"), (config, "module_output_name")):
+        if (value := fields.get(name)) not in (None, *USUAL_OUTPUTS[name]):
+            raise CheckpointError(
+                folder, f"its Transformer module has {name} {value!r}, which headway does not apply"
+            )
 
 
 def read_embedder(folder: Path) -> EmbedderConfig:
@@ -169,17 +188,20 @@ def read_embedder(folder: Path) -> EmbedderConfig:
     prompt = _prompts(folder, config)
     similarity = config.get("similarity_fn_name")
     truncate_dim = config.get("truncate_dim")
-    if truncate_dim is not None and (not isinstance(truncate_dim, int) or truncate_dim < 1):
+    if truncate_dim is not None and (type(truncate_dim) is not int or truncate_dim < 1):
         raise CheckpointError(folder, f"its truncate_dim is {truncate_dim!r}, not a number of dimensions")
     for module in modules[2:]:
         told = _read(_module_folder(folder, module) / "config.json")
-        if told.get("module_input_name", "sentence_embedding") != "sentence_embedding":
-            raise CheckpointError(folder, f"its Normalize module reads {told['module_input_name']}")
-    place = _module_folder(folder, modules[1]) / "config.json"
-    if not place.is_file():
-        raise CheckpointError(folder, f"there is no {place.relative_to(folder)}, which says how it pools")
-    pooling = _read(place)
-    if pooling.get("include_prompt") is False:
+        for name in ("module_input_name", "module_output_name"):
+            if (value := told.get(name, "sentence_embedding")) not in (None, "sentence_embedding"):
+                raise CheckpointError(folder, f"its Normalize module has {name} {value!r}")
+    pooling_file = _module_folder(folder, modules[1]) / "config.json"
+    if not pooling_file.is_file():
+        raise CheckpointError(
+            folder, f"there is no {pooling_file.relative_to(folder)} for its Pooling module"
+        )
+    pooling = _read(pooling_file)
+    if not pooling.get("include_prompt", True):  # null is false to the library
         raise CheckpointError(folder, "its pooling has include_prompt false, which headway does not compute")
     return EmbedderConfig(
         transformer,
@@ -193,10 +215,15 @@ def read_embedder(folder: Path) -> EmbedderConfig:
 
 def default_embedder(folder: Path, config: Any) -> EmbedderConfig:
     """A Transformers folder, as `SentenceTransformer` opens it; `config` is its configuration."""
-    classes = getattr(config, "architectures", None) or [""]
-    causal = classes[0].endswith("ForCausalLM") and getattr(config, "is_causal", True)
+    causal = architecture(config).endswith("ForCausalLM") and getattr(config, "is_causal", True)
     mode = "lasttoken" if causal else "mean"
     return EmbedderConfig(read_transformer(folder), PromptConfig(), mode, normalize=False)
+
+
+def architecture(config: Any) -> str:
+    """The class that a Transformers configuration names, the first of several; "" for none."""
+    named = getattr(config, "architectures", None)
+    return str(named[0]) if isinstance(named, list) and named else ""
 
 
 def read_cross_encoder(folder: Path, config: Any, outputs: int) -> CrossEncoderConfig:
@@ -204,19 +231,52 @@ def read_cross_encoder(folder: Path, config: Any, outputs: int) -> CrossEncoderC
 
     Raises CheckpointError, naming what headway does not compute.
     """
-    of_model = _read(folder / MODEL_CONFIG) if (folder / MODULES).is_file() else {}
     refuse_cross_encoder_modules(folder)
-    named = (
-        of_model.get("activation_fn")
-        or (getattr(config, "sentence_transformers", None) or {}).get("activation_fn")
-        or getattr(config, "sbert_ce_default_activation_function", None)
-    )
-    name = str(named).rpartition(".")[2] if named else "Sigmoid" if outputs == 1 else "Identity"
-    if name not in ACTIVATION_FUNCTIONS or (named and not str(named).startswith("torch.")):
+    of_model = _of_cross_encoder(folder)
+    named = _activation_fn(folder, config, of_model)
+    name = named.rpartition(".")[2] if named else "Sigmoid" if outputs == 1 else "Identity"
+    if name not in ACTIVATION_FUNCTIONS or (named and not named.startswith("torch.")):
         raise CheckpointError(folder, f"its activation_fn is {named}; headway has Sigmoid and Identity")
     return CrossEncoderConfig(
         read_transformer(folder), _prompts(folder, of_model), ACTIVATION_FUNCTIONS[name]
     )
+
+
+def refuse_other_scores(folder: Path, config: Any, kind: str) -> None:
+    """Raise CheckpointError for a cross-encoder of several outputs whose scores are none of a classifier.
+
+    `kind`: single (a bundle gives the softmax) or multi (the sigmoid). What the library leaves as it is (Identity) has
+    these probabilities.
+    """
+    of_model = _of_cross_encoder(folder)
+    named = _activation_fn(folder, config, of_model)
+    function = "Softmax" if kind == "single" else "Sigmoid"
+    if named and named.rpartition(".")[2] not in ("Identity", function):
+        raise CheckpointError(
+            folder,
+            f"its activation_fn is {named}, but its problem_type makes it a classifier by {function}: for Sigmoid, set "
+            "problem_type to multi_label_classification in config.json",
+        )
+    prompt = _prompts(folder, of_model)
+    if prompt.prompts.get(prompt.default_prompt_name or ""):
+        raise CheckpointError(
+            folder, "it has a default prompt, which headway has for cross-encoders of one output"
+        )
+
+
+def _of_cross_encoder(folder: Path) -> dict[str, Any]:
+    return _read(folder / MODEL_CONFIG) if (folder / MODULES).is_file() else {}
+
+
+def _activation_fn(folder: Path, config: Any, of_model: dict[str, Any]) -> str | None:
+    """The class that a cross-encoder's files name; `of_model` is what its config_sentence_transformers.json says."""
+    of_version_4 = _object(folder, vars(config), "sentence_transformers")
+    named = of_model.get("activation_fn")
+    if not named and "activation_fn" in of_version_4:  # then the older field does not count, even beside null
+        named = of_version_4["activation_fn"]
+    elif not named:
+        named = getattr(config, "sbert_ce_default_activation_function", None)
+    return str(named) if named else None
 
 
 def refuse_cross_encoder_modules(folder: Path) -> None:
@@ -259,28 +319,39 @@ def _prompts(folder: Path, config: dict[str, Any]) -> PromptConfig:
     told = config.get("prompts") or {}
     if not isinstance(told, dict) or not all(isinstance(p, str) or p is None for p in told.values()):
         raise CheckpointError(folder, f"{MODEL_CONFIG}: prompts must be texts by their names")
+    for text in filter(None, (*told, *told.values())):
+        if (problem := data.encoding_problem(text)) is not None:
+            raise CheckpointError(folder, f"{MODEL_CONFIG}: of its prompts, {text!r} {problem}")
     default = config.get("default_prompt_name")
-    if default is not None and default not in {"query", "document", *told}:
+    if default is not None and default not in ("query", "document", *told):
         raise CheckpointError(
             folder, f"its default_prompt_name is '{default}'; it has the prompts {sorted(told)}"
         )
-    return PromptConfig({name: text for name, text in told.items() if text}, default)
+    return PromptConfig({name: text or "" for name, text in told.items()}, default)
 
 
 def _pooling_mode(folder: Path, config: dict[str, Any]) -> str:
     modes = config.get("pooling_mode")
     if modes is None:
         modes = [mode for flag, mode in LEGACY_POOLING_MODES.items() if config.get(flag)] or ["mean"]
-    modes = [modes] if isinstance(modes, str) else list(modes)
+    modes = modes if isinstance(modes, list) else [modes]
     if len(modes) != 1 or modes[0] not in POOLING_MODES:
-        known = ", ".join(POOLING_MODES)
-        raise CheckpointError(folder, f"its pooling_mode is {', '.join(modes)}; headway has one of {known}")
+        known, named = ", ".join(POOLING_MODES), ", ".join(map(str, modes)) or "an empty list"
+        raise CheckpointError(folder, f"its pooling_mode is {named}; headway has one of {known}")
     return str(modes[0])
 
 
 def _transformer_task(folder: Path) -> str | None:
     config: dict[str, Any] = next((c for name in TRANSFORMER_CONFIGS if (c := _read(folder / name))), {})
     return config.get("transformer_task")
+
+
+def _object(folder: Path, config: dict[str, Any], name: str) -> dict[str, Any]:
+    """A field that is a JSON object; {} without it. Raises CheckpointError."""
+    content = config.get(name) or {}
+    if not isinstance(content, dict):
+        raise CheckpointError(folder, f"its {name} is {content!r}, not an object")
+    return content
 
 
 def _read(path: Path) -> dict[str, Any]:

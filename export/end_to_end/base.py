@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from transformers import AutoConfig
 
+from headway.core.tolerance import END_TO_END
 from headway.train.checkpoint import Opened
 
 
@@ -65,6 +67,8 @@ class Reference(Protocol):
 
 
 CONFIGURATION_FILES = "the folder's configuration files"
+IN_FP32 = {"dtype": torch.float32}
+"""`model_kwargs` of sentence-transformers: it computes 16-bit weights in 16 bits, a bundle in fp32"""
 
 
 def installed(package: str) -> str:
@@ -77,6 +81,15 @@ def with_config_of_files(opened: Opened) -> Any:
     model = copy(opened.model)
     model.config = AutoConfig.from_pretrained(opened.folder, trust_remote_code=False)
     return model
+
+
+def with_effect(
+    changes: Iterable[tuple[str, list[Answer]]], unchanged: Sequence[Answer]
+) -> Iterator[tuple[str, list[Answer]]]:
+    """Names of settings with the answers without them, as far as these are not the answers `unchanged`, with all settings."""
+    for setting, answers in changes:
+        if difference(answers, unchanged) > END_TO_END:
+            yield setting, answers
 
 
 def difference(found: Sequence[Answer], expected: Sequence[Answer]) -> float:

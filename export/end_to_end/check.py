@@ -59,7 +59,7 @@ def check(opened: Opened, pipe: Pipeline, own: Iterable[Any]) -> EndToEnd | None
             return None
         cases = reference.cases(_texts(pipe, own))
         found = _answers(reference, pipe, cases)
-        expected = reference.answers(cases)
+        expected = _expected(reference, cases, opened)
         worst = difference(found, expected) if cases else 0.0
         if worst <= END_TO_END:
             return EndToEnd(reference.name, reference.computed_by, len(cases), worst)
@@ -76,10 +76,22 @@ def _open(module: str, opened: Opened) -> Reference | None:
     except HeadwayError:
         raise
     except Exception as error:  # of the library, of any kind
-        said = next(iter(str(error).splitlines()), "")
-        problem = f"its own library does not open it: {type(error).__name__}: {said}"
-        raise CheckpointError(opened.foreign or opened.folder, problem) from error
+        raise _of_library(error, "open it", opened) from error
     return reference
+
+
+def _expected(reference: Reference, cases: Sequence[Case], opened: Opened) -> list[Answer]:
+    """The library's answers. Raises CheckpointError where it has none."""
+    try:
+        return reference.answers(cases)
+    except Exception as error:  # of the library, of any kind
+        raise _of_library(error, "answer", opened) from error
+
+
+def _of_library(error: Exception, what: str, opened: Opened) -> CheckpointError:
+    said = next(iter(str(error).splitlines()), "")
+    problem = f"its own library does not {what}: {type(error).__name__}: {said}"
+    return CheckpointError(opened.foreign or opened.folder, problem)
 
 
 def _texts(pipe: Pipeline, own: Iterable[Any]) -> list[str]:

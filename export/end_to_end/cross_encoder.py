@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from headway.export.end_to_end.base import CONFIGURATION_FILES, Answer, Case, installed
+from headway.export.end_to_end.base import CONFIGURATION_FILES, IN_FP32, Answer, Case, installed, with_effect
 from headway.train.checkpoint import Opened
 from headway.train.sentence_transformers_config import (
     ACTIVATION_FUNCTIONS,
@@ -47,10 +47,16 @@ def open_reference(opened: Opened) -> CrossEncoderReference | None:
         prompt = config.prompt.prompts.get(config.prompt.default_prompt_name or "", "")
         settings = Settings(config.activation_fn, prompt, tokenizer.truncation_side, longest)
         return CrossEncoderReference(opened, tokenizer, settings, None)
-    library = CrossEncoder(str(opened.foreign), device="cpu", trust_remote_code=False, local_files_only=True)
+    library = CrossEncoder(
+        str(opened.foreign),
+        device="cpu",
+        trust_remote_code=False,
+        local_files_only=True,
+        model_kwargs=dict(IN_FP32),
+    )
     # beyond the model's positions the library fails
-    library.max_seq_length = min(library.max_seq_length or longest, longest)
-    prompt = library.prompts.get(library.default_prompt_name or "", "")
+    library.max_seq_length = int(min(library.max_seq_length or longest, longest))
+    prompt = library.prompts.get(library.default_prompt_name or "") or ""
     activation = ACTIVATION_FUNCTIONS.get(type(library.activation_fn).__name__, "identity")
     settings = Settings(activation, prompt, library.tokenizer.truncation_side, library.max_seq_length)
     return CrossEncoderReference(opened, tokenizer, settings, library)
@@ -89,9 +95,9 @@ class CrossEncoderReference:
             {"prompt": ""},
             {"truncation_side": "left" if own.truncation_side == "right" else "right"},
         ]
-        for change in changes:
-            if (other := replace(own, **change)) != own:
-                yield next(iter(change)), self._computed(cases, other)
+        others = [(next(iter(change)), replace(own, **change)) for change in changes]
+        found = ((name, self._computed(cases, other)) for name, other in others if other != own)
+        return with_effect(found, self._computed(cases, own))
 
     def _computed(self, cases: Sequence[Case], settings: Settings) -> list[Answer]:
         """As the library does: each pair alone."""

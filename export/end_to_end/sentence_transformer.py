@@ -14,7 +14,7 @@ from tokenizers import normalizers
 from transformers import AutoTokenizer
 
 from headway.core.tasks.sentence_embedding import similarities
-from headway.export.end_to_end.base import CONFIGURATION_FILES, Answer, Case, installed
+from headway.export.end_to_end.base import CONFIGURATION_FILES, IN_FP32, Answer, Case, installed, with_effect
 from headway.train.checkpoint import Opened
 from headway.train.heads import Pooled
 from headway.train.sentence_transformers_config import (
@@ -60,10 +60,15 @@ def open_reference(opened: Opened) -> SentenceTransformerReference | None:
     except ImportError:
         return SentenceTransformerReference(opened, tokenizer, _settings_of_files(opened, tokenizer), None)
     library = SentenceTransformer(
-        str(opened.foreign), device="cpu", trust_remote_code=False, local_files_only=True
+        str(opened.foreign),
+        device="cpu",
+        trust_remote_code=False,
+        local_files_only=True,
+        model_kwargs=dict(IN_FP32),
     )
     # beyond the model's positions the library fails
-    library.max_seq_length = min(library.max_seq_length or opened.spec.max_length, opened.spec.max_length)
+    longest = opened.spec.max_length
+    library.max_seq_length = int(min(library.max_seq_length or longest, longest))
     return SentenceTransformerReference(opened, tokenizer, _settings_of_library(library), library)
 
 
@@ -87,7 +92,7 @@ def _settings_of_files(opened: Opened, tokenizer: Any) -> Settings:
 def _settings_of_library(model: Any) -> Settings:
     transformer, pooling, *others = model
     return Settings(
-        dict(model.prompts),
+        {name: prompt or "" for name, prompt in model.prompts.items()},
         model.default_prompt_name,
         transformer.do_lower_case,
         model.tokenizer.truncation_side,
@@ -138,7 +143,7 @@ class SentenceTransformerReference:
     def variations(self, cases: Sequence[Case]) -> Iterator[tuple[str, list[Answer]]]:
         own = self.settings
         changes: list[dict[str, Any]] = [
-            {"prompts": {}},
+            {"prompts": dict.fromkeys(own.prompts, "")},
             {"default_prompt_name": None},
             {"do_lower_case": not own.do_lower_case},
             {"truncation_side": "left" if own.truncation_side == "right" else "right"},
@@ -147,9 +152,9 @@ class SentenceTransformerReference:
             *({"pooling_mode": mode} for mode in POOLING_MODES),
             *({"similarity_fn_name": name} for name in SIMILARITY_FUNCTIONS),
         ]
-        for change in changes:
-            if (other := replace(own, **change)) != own:
-                yield next(iter(change)), self._computed(cases, other)
+        others = [(next(iter(change)), replace(own, **change)) for change in changes]
+        found = ((name, self._computed(cases, other)) for name, other in others if other != own)
+        return with_effect(found, self._computed(cases, own))
 
     def _computed(self, cases: Sequence[Case], settings: Settings) -> list[Answer]:
         """As the library does: each text alone."""

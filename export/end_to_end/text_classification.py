@@ -72,8 +72,8 @@ class TextClassificationReference:
                 max_length=self.max_length,
                 function_to_apply=function,
             )
-            ordered = sorted(scores, key=lambda one: one["label"])
+            ordered = sorted(scores, key=lambda one: str(one["label"]))  # id2label may name numbers
             single = len(ordered) == 1
-            labels = () if single else tuple(one["label"] for one in ordered)
+            labels = () if single else tuple(str(one["label"]) for one in ordered)
             found.append(Answer(np.array([one["score"] for one in ordered]), labels))
         return found

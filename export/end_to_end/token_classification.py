@@ -58,7 +58,7 @@ class TokenClassificationReference:
         """An order of labels of one's own is all that can be wrong here: tags alone differ."""
         names = self.pipeline.model.config.id2label
         try:
-            self.pipeline.model.config.id2label = dict(enumerate(sorted(names.values())))
+            self.pipeline.model.config.id2label = dict(enumerate(sorted(map(str, names.values()))))
             yield "id2label", [self._answer(case) for case in cases]
         finally:
             self.pipeline.model.config.id2label = names
@@ -69,7 +69,7 @@ class TokenClassificationReference:
         tags: dict[int, tuple[str, float]] = {}
         for token in self.pipeline(text, aggregation_strategy="none", ignore_labels=[]):
             begin = _first_letter(text, token["start"], token["end"])
-            tags.setdefault(begin, (token["entity"], float(token["score"])))
+            tags.setdefault(begin, (str(token["entity"]), float(token["score"])))
         first = [tags[begin] for begin in _begins(words)]
         return Answer(np.array([score for _, score in first]), tuple(tag for tag, _ in first))
 

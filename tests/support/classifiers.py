@@ -66,6 +66,7 @@ FORMS: dict[str, Classifier] = {
         architecture="distilbert", tokenizer="no-post-processor", length=ABSENT,
         config={"id2label": ABSENT, "label2id": ABSENT, "num_labels": 3},
     ),
+    "numbers": Classifier(config=labels(3, 1, 2)),
     "other-label2id": Classifier(
         tokenizer="no-pad", length=512,
         config=labels("a", "b", "c") | {"label2id": {"c": 0, "b": 1, "a": 2}},
@@ -93,6 +94,15 @@ FORMS: dict[str, Classifier] = {
 """forms that the text-classification pipeline gives probabilities or scores for"""
 REFUSED: dict[str, Classifier] = {
     "duplicate-labels": Classifier(config=labels("other", "bug", "other"), refused="other"),
+    "regression": Classifier(config={"problem_type": "regression"}, refused="regression with 3 outputs"),
+    "half-a-character": Classifier(config=labels("a", "b", "\ud83d"), refused="id2label.*surrogate"),
+    "labels-a-list": Classifier(config={"id2label": ["a", "b", "c"]}, refused="config.json cannot be read"),
+    "outputs-a-text": Classifier(
+        config={"id2label": ABSENT, "label2id": ABSENT, "num_labels": "3"},
+        refused="config.json cannot be read",
+    ),
+    "width-a-text": Classifier(config={"hidden_size": "32"}, refused="config.json cannot be read"),
+    "architecture-a-number": Classifier(config={"architectures": [5]}, refused="its head is 5"),
     "a-label-missing": Classifier(config={"id2label": {"0": "a", "1": "b", "5": "c"}}, refused="id2label"),
 }
 """forms of which no right answer can be given"""

@@ -98,6 +98,12 @@ FORMS: dict[str, CrossEncoder] = {
         architecture="electra",
         config={"sentence_transformers": {"activation_fn": IDENTITY, "version": "4.0.1"}},
     ),
+    "4-null-beside-3": CrossEncoder(
+        config={
+            "sentence_transformers": {"activation_fn": None, "version": "4.0.1"},
+            "sbert_ce_default_activation_function": IDENTITY,
+        },
+    ),
     "4-version-only": CrossEncoder(config={"sentence_transformers": {"version": "5.1.0"}}),
     "6-sigmoid": CrossEncoder(library=library()),
     "6-identity": CrossEncoder(

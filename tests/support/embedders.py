@@ -250,7 +250,7 @@ FORMS: dict[str, Embedder] = {
     "mean-without-a-mode": Embedder(
         architecture="albert", pooling_config="no-mode", tokenizer="added-tokens",
         sentence_config={"max_seq_length": 48, "do_lower_case": True},
-        config=with_prompts({"query": "Q: ", "corpus": "C: "}, default_prompt_name="query"),
+        config=with_prompts({"query": "Q: ", "corpus": "C: ", "sts": "", "nli": None}, default_prompt_name="query"),
     ),
     "processing": Embedder(
         architecture="camembert", pooling_config="width-only",
@@ -288,6 +288,17 @@ REFUSED: dict[str, Embedder] = {
         modules="6.0",
         config=with_prompts({"query": "Q: "}),
         refused="query_length",
+    ),
+    "pooled-output": Embedder(
+        sentence_config=MODALITIES
+        | {"modality_config": {"text": {"method": "forward", "method_output_name": "pooler_output"}}},
+        modules="6.0",
+        refused="method_output_name",
+    ),
+    "other-output": Embedder(
+        sentence_config=MODALITIES | {"module_output_name": "all_layer_embeddings"},
+        modules="6.0",
+        refused="module_output_name",
     ),
     "processing-kwargs": Embedder(
         sentence_config=MODALITIES | {"processing_kwargs": {"text": {"max_length": 10}}},

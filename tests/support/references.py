@@ -30,12 +30,12 @@ def quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def embedder(folder: Path) -> Any:
+def embedder(folder: Path, **settings: Any) -> Any:
     """The SentenceTransformer of a folder."""
     from sentence_transformers import SentenceTransformer
 
     with quiet():
-        return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+        return SentenceTransformer(str(folder), device="cpu", local_files_only=True, **settings)
 
 
 def encode(model: Any, texts: Sequence[str], how: str = "encode", **settings: Any) -> NDArray[np.float32]:
@@ -73,7 +73,7 @@ def classified(
         asked: Any = text if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}
         truncation = True if isinstance(text, str) else "longest_first"
         said = pipe(asked, top_k=None, truncation=truncation, **settings)
-        found.append({one["label"]: float(one["score"]) for one in said})
+        found.append({str(one["label"]): float(one["score"]) for one in said})
     return found
 
 
