@@ -126,6 +126,7 @@ SPLITS = {"train": ("train",), "dev": ("validation", "dev", "valid"), "test": ("
 FIELD_SIZE_LIMIT = 2**31 - 1
 """characters in a field of a CSV file, at most: the greatest number that `csv` takes on every platform"""
 _csv_limit = Lock()
+TOO_DEEP = "invalid JSON: objects and lists are nested too deeply"
 
 
 def read(
@@ -204,6 +205,8 @@ def _jsonl(stream: BinaryIO, file: str) -> Iterator[Record]:
         except msgspec.DecodeError as error:
             problem = f"invalid JSON: {error}" if line.strip() else "empty line"
             raise DataError(problem, file=file, line=number) from error
+        except RecursionError as error:
+            raise DataError(TOO_DEEP, file=file, line=number) from error
         if not isinstance(fields, dict):
             raise DataError(f"must be a JSON object, not {type(fields).__name__}", file=file, line=number)
         if any(line.count(f'"{key}"') > 1 for key in _keys(fields)):
@@ -226,7 +229,10 @@ def _refuse_repeated_keys(line: str, file: str, number: int) -> None:
         if (twice := repeated(key for key, _ in pairs)) is not None:
             raise DataError("occurs twice in the object", file=file, line=number, field=twice)
 
-    json.loads(line, object_pairs_hook=check)
+    try:
+        json.loads(line, object_pairs_hook=check)
+    except RecursionError as error:  # `json` nests less deeply than `msgspec`
+        raise DataError(TOO_DEEP, file=file, line=number) from error
 
 
 def _csv(stream: BinaryIO, file: str) -> Iterator[Record]:
