@@ -164,6 +164,8 @@ def _remove_empty(made: list[Path]) -> None:
 
 def refuse_taken(path: Path, overwrite: bool) -> None:
     """Raise OutputError if `path` is a file, or a folder with something in it (unless `overwrite`), or unwritable."""
+    if path.name in ("", ".."):
+        raise OutputError(path, "give the folder by its name")
     try:
         if path.exists() and not path.is_dir():
             raise OutputError(path, "it is a file")

@@ -60,7 +60,7 @@ def token_spans(text: str, windows: Sequence[Any], sequence: int = 0) -> list[Sp
     for number, (window, spans) in enumerate(zip(windows, found, strict=True)):
         if has_space_like:
             _skip_space_like(text, spans)
-        _restore_begins(spans, _missing(solid, [spans]), window, is_first=number == 0)
+        _restore_begins(spans, solid, _missing(solid, [spans]), window, is_first=number == 0)
     missing = _missing(solid, found)
     if missing.any():
         _attach(text, missing, found)
@@ -171,12 +171,16 @@ def _skip_space_like(text: str, spans: Spans) -> None:
             spans[(spans[:, 0] == begin) & (spans[:, 1] > end), 0] = end
 
 
-def _restore_begins(spans: Spans, missing: NDArray[np.bool_], window: Any, is_first: bool) -> None:
+def _restore_begins(
+    spans: Spans, solid: NDArray[np.bool_], missing: NDArray[np.bool_], window: Any, is_first: bool
+) -> None:
     """Undo the trim of tokens that begin with a space which is not in the text.
 
-    `missing`: what no token of this window has. `tokenizers` does not trim the first token of a further window.
+    `solid`: what is no white space: a token that begins with white space of the text was not trimmed. `missing`: what no
+    token of this window has. `tokenizers` does not trim the first token of a further window.
     """
     before = (spans[:, 0] > 0) & missing[np.maximum(spans[:, 0] - 1, 0)]
+    before &= solid[np.minimum(spans[:, 0], len(solid) - 1)]
     if not is_first:
         before[np.argmax(spans[:, 0] >= 0)] = False
     places = np.flatnonzero(before).tolist()

@@ -101,6 +101,16 @@ GOOD = b'{"text": "fine", "label": "x"}\n'
         (b'{"text": "fine", "text": "gone", "label": "x"}', "text", "occurs twice in the object"),
         (b'{"text": "fine", "label": "x", "meta": {"a": 1, "a": 2}}', "a", "occurs twice in the object"),
         (b'{"text": "fine", "label": " "}', "label", "is empty or only white space"),
+        (
+            b'{"text": "fine", "deep": ' + b"[" * 9999 + b"]" * 9999 + b"}",
+            None,
+            "lists and objects in each other",
+        ),
+        (
+            b'{"text": "fine", "text": 1, "deep": ' + b'{"a":' * 990 + b"1" + b"}" * 991,
+            None,
+            "lists and objects in each other",
+        ),
     ],
 )
 def test_bad_json_lines(line: bytes, field: str | None, problem: str, tmp_path: Path) -> None:

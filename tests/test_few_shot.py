@@ -203,7 +203,7 @@ def test_two_texts_a_record(options: TrainOptions, tmp_path: Path) -> None:
     [
         (corpora.multi, {}, "--few-shot: is for data with one label each"),
         (corpora.regression, {}, "--few-shot: is for data with one label each"),
-        (corpora.single, {"freeze": 4}, "--few-shot: trains the body, of which --freeze 4 leaves nothing"),
+        (corpora.single, {"freeze": 3}, "--few-shot: trains the body, of which --freeze 3 leaves nothing"),
     ],
 )
 def test_what_it_does_not_do_is_refused(

@@ -156,6 +156,7 @@ def test_no_pair_has_a_negative(run: Run, pretrained: Path, tmp_path: Path) -> N
     ("rows", "changes", "problem"),
     [
         ([("q", "a"), ("q", "b")], {}, "has one anchor"),
+        ([("q", "a"), ("r", "a")], {}, "has one positive"),
         ([("q", "a"), ("r", "b")], {"batch_size": 1}, "--batch-size: must be 2"),
         ([("q", "a"), ("r", "b")], {"batch_size": 8, "accumulate": 8}, "--batch-size: must be 2"),
     ],

@@ -164,6 +164,9 @@ KINDS: dict[str, Callable[[], Tokenizer]] = {
     "byte-level with prefix space": lambda: _byte_level(),
     "byte-level untrimmed": lambda: _byte_level(trim=False),
     "byte-level NFC": lambda: _byte_level(normalizer=normalizers.NFC()),
+    "byte-level NFC untrimmed": lambda: _byte_level(
+        prefix=False, trim=False, normalizer=normalizers.NFC()
+    ),  # ModernBERT, Qwen
     "RobBERT": lambda: _byte_level(pre_tokenizers.Whitespace()),
     "RobBERT NFC": lambda: _byte_level(pre_tokenizers.Whitespace(), normalizer=normalizers.NFC()),
     "byte-level behind digits": lambda: _byte_level(pre_tokenizers.Digits(individual_digits=True)),

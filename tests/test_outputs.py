@@ -1,5 +1,6 @@
 """Where a verb writes: folders above its output are made, and what cannot be written is refused before the work."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,15 @@ def test_a_file_in_the_way_is_told_first(verb: str, tmp_path: Path, run: Run) ->
         came = run(*VERBS[verb], output)
         assert (came.code, came.out) == (2, "")
         assert came.err == f"headway: cannot write {output}: Not a directory\n"
+
+
+@pytest.mark.parametrize("verb", ["train", "export", "evaluate --report", "index build", "demo"])
+@pytest.mark.parametrize("output", [".", "..", "/"])
+def test_a_folder_without_a_name_is_told(verb: str, output: str, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "inside").mkdir()
+    with contextlib.chdir(tmp_path / "inside"):
+        came = run(*VERBS[verb], output)
+    assert (came.code, came.err) == (2, f"headway: cannot write {output}: give the folder by its name\n")
 
 
 def test_a_recipe_is_refused_before_it_trains(pretrained: Path, tmp_path: Path, run: Run) -> None:

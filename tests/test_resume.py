@@ -391,6 +391,7 @@ def test_the_same_data_elsewhere(interrupted: Path, options: TrainOptions, tmp_p
     [
         ("configuration", "config.json", {"hidden_dropout_prob": 0.5}),
         ("tokenizer", "tokenizer.json", {"normalizer": None}),
+        ("tokenizer", "tokenizer_config.json", {"truncation_side": "left"}),
         ("weights", "model.safetensors", None),
     ],
 )
@@ -420,6 +421,16 @@ def test_a_file_where_the_epochs_go(options: TrainOptions) -> None:
     options.output.with_name("checkpoint.training").touch()
     with pytest.raises(OutputError, match=r"checkpoint.training: it is a file"):
         train(options)
+
+
+def test_a_link_where_the_epochs_go(options: TrainOptions, tmp_path: Path) -> None:
+    """As of a user who has moved them to another disk: they are not removed behind the link."""
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "checkpoint-2").mkdir(parents=True)
+    options.output.with_name("checkpoint.training").symlink_to(elsewhere)
+    with pytest.raises(OutputError, match=r"checkpoint.training: it is a link; remove it to begin anew"):
+        train(options)
+    assert (elsewhere / "checkpoint-2").is_dir()
 
 
 def test_other_folders_are_no_epochs(interrupted: Path, options: TrainOptions) -> None:

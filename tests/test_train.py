@@ -19,7 +19,7 @@ from headway.core.manifest import Checkpoint
 from headway.core.progress import silent
 from headway.train import checkpoint as opener
 from headway.train import encoder, fit
-from headway.train.options import TrainOptions
+from headway.train.options import TrainOptions, whole_numbers
 from tests.conftest import MAX_LENGTH, records, rows_of, write_jsonl
 from tests.tolerance import TOLERANCE
 
@@ -204,8 +204,11 @@ def test_cut_texts_are_counted(options: TrainOptions, pretrained: Path) -> None:
         ({"patience": 0}, "--patience: must be at least 1, not 0"),
         ({"max_length": 2}, "--max-length: must be at least 8, not 2"),
         ({"seed": -1}, "--seed: must be at least 0, not -1"),
-        ({"learning_rate": 0.0}, "--learning-rate: must be above 0, not 0.0"),
-        ({"learning_rate": float("nan")}, "--learning-rate: must be above 0, not nan"),
+        ({"seed": 2**32}, "--seed: must be at most 4294967295, not 4294967296"),
+        ({"batch_size": 10**20}, "--batch-size: must be at most 2147483647, not 100000000000000000000"),
+        ({"learning_rate": 0.0}, "--learning-rate: must be a number above 0, not 0.0"),
+        ({"learning_rate": float("nan")}, "--learning-rate: must be a number above 0, not nan"),
+        ({"learning_rate": float("inf")}, "--learning-rate: must be a number above 0, not inf"),
         ({"warmup": 1.5}, "--warmup: must be between 0 and 1, not 1.5"),
         ({"weight_decay": -0.1}, "--weight-decay: must be between 0 and 1, not -0.1"),
         ({"accumulate": 33}, "--accumulate: parts 32 examples into 33"),
@@ -215,7 +218,7 @@ def test_cut_texts_are_counted(options: TrainOptions, pretrained: Path) -> None:
         ),
         ({"model": None}, "--model: give a pretrained model, or --from-scratch; one of the two"),
         ({"from_scratch": "small"}, "--model: give a pretrained model, or --from-scratch; one of the two"),
-        ({"layer_decay": 0.0}, "--layer-decay: must be above 0, not 0.0"),
+        ({"layer_decay": 0.0}, "--layer-decay: must be a number above 0, not 0.0"),
         ({"label_smoothing": -0.1}, "--label-smoothing: must be between 0 and 1, not -0.1"),
         ({"output": Path("m")}, "--output: is the folder of --model itself"),
     ],
@@ -223,6 +226,21 @@ def test_cut_texts_are_counted(options: TrainOptions, pretrained: Path) -> None:
 def test_options_that_make_no_sense(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=f"^{message}$"):
         TrainOptions(**{"model": "m", "train": Path("t"), "output": Path("o")} | changes)
+
+
+@pytest.mark.parametrize("text", ["nan", "8,inf", "8.5", "8,,4", "eight"])
+def test_what_are_no_whole_numbers(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^--dimensions: wants "):
+        whole_numbers("--dimensions", text)
+
+
+def test_training_that_diverges_is_refused(options: TrainOptions) -> None:
+    """Its model would give the same answer to all texts."""
+    with pytest.raises(
+        UsageError, match=r"^--learning-rate: with 1e\+30 training has diverged: .* no numbers$"
+    ):
+        train(replace(options, learning_rate=1e30))
+    assert not options.output.exists()
 
 
 def test_longer_than_the_model(options: TrainOptions) -> None:

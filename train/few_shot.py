@@ -138,8 +138,6 @@ def _draw_together(
     for group in groups:
         group["params"] = [p for p in group["params"] if id(p) not in head]
     parameters = [p for group in groups for p in group["params"]]
-    if not parameters:
-        raise UsageError("--few-shot", f"trains the body, of which --freeze {options.freeze} leaves nothing")
     optimizer = torch.optim.AdamW(groups)
     rise = max(1, round(WARMUP * len(batches)))
     rates = torch.optim.lr_scheduler.LambdaLR(
@@ -150,6 +148,10 @@ def _draw_together(
     for part in progress(batches, "contrastive training", len(batches)):
         with torch.autocast(args.device.type, kind, enabled=args.bf16 or args.fp16):
             vectors = encoder(_inputs(rows, part, collate, args.device))
+        if not vectors.requires_grad:  # what is not frozen, as BERT's pooler, may not be read
+            raise UsageError(
+                "--few-shot", f"trains the body, of which --freeze {options.freeze} leaves nothing"
+            )
         loss = supervised_contrastive(vectors, torch.tensor([targets[i] for i in part], device=args.device))
         optimizer.zero_grad()
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

@@ -116,6 +116,7 @@ def train(
         run.write(work)
     with quiet():
         trainer.train(resume_from_checkpoint=None if begin is None else str(begin))
+    _refuse_divergence(trainer.model, options)
     metrics: dict[str, float] = {}
     if processes.is_main_process:
         best = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
@@ -130,8 +131,20 @@ def train(
     return Trained(options.output, metrics, prepared.counts)
 
 
+def _refuse_divergence(model: torch.nn.Module, options: TrainOptions) -> None:
+    """Raise UsageError if a trained weight is NaN or infinite: the model would give the same answer to all texts."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not torch.isfinite(parameter).all():
+            raise UsageError(
+                "--learning-rate",
+                f"with {options.learning_rate:g} training has diverged: {name} has weights that are no numbers",
+            )
+
+
 def _clear(work: Path, notify: Callable[[str], None]) -> None:
     """Remove what an interrupted run left. Raises OutputError."""
+    if work.is_symlink():  # whose target would be emptied
+        raise OutputError(work, "it is a link; remove it to begin anew")
     if work.exists() and not work.is_dir():
         raise OutputError(work, "it is a file")
     if work.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -29,6 +30,10 @@ SPECIAL = frozenset(
     }
 )
 """options that only some tasks have"""
+MAX_SEED = 2**32 - 1
+"""the greatest that `numpy.random.seed` takes"""
+MAX_BATCH_SIZE = 2**31 - 1
+"""the greatest that PyTorch's data loader takes on every platform"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +134,12 @@ class TrainOptions:
         ):
             if getattr(self, name) < least:
                 raise UsageError(flag(name), f"must be at least {least}, not {getattr(self, name)}")
+        for name, most in (("seed", MAX_SEED), ("batch_size", MAX_BATCH_SIZE)):
+            if getattr(self, name) > most:
+                raise UsageError(flag(name), f"must be at most {most}, not {getattr(self, name)}")
         for name in ("learning_rate", "layer_decay", "scale", "margin"):
-            if not getattr(self, name) > 0:
-                raise UsageError(flag(name), f"must be above 0, not {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(flag(name), f"must be a number above 0, not {getattr(self, name)}")
         for name in ("warmup", "weight_decay", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(flag(name), f"must be between 0 and 1, not {getattr(self, name)}")
@@ -158,11 +166,22 @@ class TrainOptions:
 
 
 def numbers(option: str, text: str | None) -> list[float]:
-    """The numbers of an option like `--score-range 0,5`. Raises UsageError."""
+    """The finite numbers of an option like `--score-range 0,5`. Raises UsageError."""
     try:
-        return [float(part) for part in text.split(",")] if text else []
+        found = [float(part) for part in text.split(",")] if text else []
     except ValueError as error:
         raise UsageError(option, f"wants numbers parted by commas, not '{text}'") from error
+    if not all(map(math.isfinite, found)):
+        raise UsageError(option, f"wants finite numbers, not '{text}'")
+    return found
+
+
+def whole_numbers(option: str, text: str | None) -> list[int]:
+    """The whole numbers of an option like `--dimensions 256,128`. Raises UsageError."""
+    found = numbers(option, text)
+    if not all(number.is_integer() for number in found):
+        raise UsageError(option, f"wants whole numbers parted by commas, not '{text}'")
+    return [int(number) for number in found]
 
 
 def flag(name: str) -> str:

@@ -94,7 +94,9 @@ def fingerprint(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> d
     return {
         "weights": weights.hexdigest(),
         "configuration": _hash_of_json(told),
-        "tokenizer": _hash_of_json(parts | {"inputs": tokenizer.model_input_names}),
+        "tokenizer": _hash_of_json(
+            parts | {"inputs": tokenizer.model_input_names, "truncation side": tokenizer.truncation_side}
+        ),
     }
 
 

@@ -23,7 +23,7 @@ from headway.core.tasks.sentence_embedding import FIGURE, Example, Settings
 from headway.train import encoder, losses
 from headway.train.batches import forward
 from headway.train.heads import Pooled
-from headway.train.options import TrainOptions, numbers
+from headway.train.options import TrainOptions, whole_numbers
 from headway.train.sentence_transformers_config import model_type, read_embedder
 from headway.train.tasks.base import Objective, Prepared
 
@@ -67,7 +67,7 @@ def describe(
         raise UsageError("--hard-negatives", "are mined for pairs of anchor and positive")
     if options.pooling == "attention":
         raise UsageError("--pooling", "attention is for classification; sentence-transformers has it not")
-    dimensions = [int(d) for d in numbers("--dimensions", options.dimensions)]
+    dimensions = whole_numbers("--dimensions", options.dimensions)
     if _loss(examples, options) == "contrastive":
         for example in examples:
             if example.gold not in ("0", "1"):
@@ -106,6 +106,10 @@ def _refuse_no_negatives(examples: Sequence[Example], options: TrainOptions) -> 
         )
     if len({example.texts[0] for example in examples}) < 2:
         raise DataError("has one anchor; in-batch negatives (mnr loss) want several", file=str(options.train))
+    if len({example.texts[1] for example in examples}) < 2:
+        raise DataError(
+            "has one positive; in-batch negatives (mnr loss) want several", file=str(options.train)
+        )
 
 
 def _loss(examples: Sequence[Example], options: TrainOptions) -> str:
