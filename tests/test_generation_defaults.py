@@ -248,11 +248,13 @@ def test_scores_are_those_of_the_model_up_to_its_last_position(made: Made) -> No
         AutoTokenizer.from_pretrained(made.folder),
     )
     crossed, short, long = model.config.is_encoder_decoder, "where is my parcel ", "where is my parcel " * 60
-    if pipe.manifest.longest is None:
+    longest = pipe.manifest.longest
+    room = min(pipe.spec.max_length, longest or pipe.spec.max_length)
+    if longest is None:
         assert len(pipe.score([(short, long)])[0].tokens) > 128
         return
     with pytest.raises(
-        InputError, match=r"^input 1: its target has \d+ tokens; the model has positions for 127"
+        InputError, match=rf"^input 1: its target has \d+ tokens; the model has positions for {longest - 1}$"
     ):
         pipe.score([(short, short), (short, long)])
     target = "where is my parcel " * 9
@@ -261,17 +263,17 @@ def test_scores_are_those_of_the_model_up_to_its_last_position(made: Made) -> No
     wanted = torch.tensor([scored.tokens])
     with torch.no_grad():
         if crossed:
-            ids = tokenizer(long, truncation=True, max_length=128, return_tensors="pt")["input_ids"]
+            ids = tokenizer(long, truncation=True, max_length=room, return_tensors="pt")["input_ids"]
             begin = torch.tensor([[model.generation_config.decoder_start_token_id]])
             logits = model(input_ids=ids, decoder_input_ids=torch.cat([begin, wanted[:, :-1]], 1)).logits
         else:
-            ids = torch.tensor([tokenizer(long, verbose=False)["input_ids"][-(128 - len(scored.tokens)) :]])
+            ids = torch.tensor([tokenizer(long, verbose=False)["input_ids"][-(room - len(scored.tokens)) :]])
             logits = model(input_ids=torch.cat([ids, wanted], 1)).logits[:, ids.shape[1] - 1 : -1]
     logs = logits.log_softmax(-1).gather(-1, wanted[..., None])[0, :, 0]
     np.testing.assert_allclose(scored.log_probabilities, logs.numpy(), atol=1e-4)
 
 
-@pytest.mark.parametrize("blank", ["\n", " ", "\t", "\u00a0", " \n\n "])
+@pytest.mark.parametrize("blank", ["\n", "\u00a0"])
 def test_runs_of_white_space_are_no_part_of_a_long_source(blank: str, made: Made) -> None:
     if made.kind in DECODERS:
         return

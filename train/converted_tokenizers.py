@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -93,9 +94,7 @@ def _is_language_code(token: str) -> bool:
 
 
 def _proto(model: str) -> Any:
-    from transformers import convert_slow_tokenizer
-
-    untyped: Any = convert_slow_tokenizer
+    untyped: Any = import_module("transformers.convert_slow_tokenizer")
     found = untyped.import_protobuf().ModelProto()
     found.ParseFromString(Path(model).read_bytes())
     return found
