@@ -204,6 +204,7 @@ def test_cut_texts_are_counted(options: TrainOptions, pretrained: Path) -> None:
         ({"patience": 0}, "--patience: must be at least 1, not 0"),
         ({"max_length": 2}, "--max-length: must be at least 8, not 2"),
         ({"seed": -1}, "--seed: must be at least 0, not -1"),
+        ({"stride": -1}, "--stride: must be at least 0, not -1"),
         ({"seed": 2**32}, "--seed: must be at most 4294967295, not 4294967296"),
         ({"batch_size": 10**20}, "--batch-size: must be at most 2147483647, not 100000000000000000000"),
         ({"learning_rate": 0.0}, "--learning-rate: must be a number above 0, not 0.0"),

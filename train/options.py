@@ -131,8 +131,9 @@ class TrainOptions:
             ("freeze", 0),
             ("lora", 0),
             ("hard_negatives", 0),
+            ("stride", 0),
         ):
-            if getattr(self, name) < least:
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 raise UsageError(flag(name), f"must be at least {least}, not {getattr(self, name)}")
         for name, most in (("seed", MAX_SEED), ("batch_size", MAX_BATCH_SIZE)):
             if getattr(self, name) > most:
