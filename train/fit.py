@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import torch
@@ -116,7 +116,7 @@ def train(
         run.write(work)
     with quiet():
         trainer.train(resume_from_checkpoint=None if begin is None else str(begin))
-    _refuse_divergence(trainer.model, options)
+    _refuse_divergence(cast(torch.nn.Module, trainer.model), options)
     metrics: dict[str, float] = {}
     if processes.is_main_process:
         best = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
