@@ -186,9 +186,16 @@ def test_another_task_may_be_asked_for(pretrained: Path, tmp_path: Path) -> None
     assert Bundle.read(tmp_path / "bundle").settings["pooling"] == "mean"
 
 
-def test_no_random_head_is_exported(pretrained: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="its files have no weights for classifier"):
-        export(pretrained, ExportOptions(output=tmp_path / "bundle", task="token-classification"))
+@pytest.mark.parametrize(
+    ("task", "reason"),
+    [
+        ("token-classification", "its files have no weights for classifier"),
+        ("text2text-generation", "it is an encoder alone"),
+    ],
+)
+def test_no_random_head_is_exported(task: str, reason: str, pretrained: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=reason):
+        export(pretrained, ExportOptions(output=tmp_path / "bundle", task=task))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -52,6 +52,8 @@ def open(name: str, spec: Spec, options: TrainOptions | None) -> Any:
     fresh = options is not None
     if AutoConfig.from_pretrained(name, trust_remote_code=False).is_encoder_decoder:
         return encoder.pretrained(AutoModelForSeq2SeqLM, name, None, fresh)
+    if not fresh:
+        raise ValueError("it is an encoder alone; its decoder's cross-attention would begin at random")
     return EncoderDecoderModel.from_encoder_decoder_pretrained(
         name,
         name,
