@@ -381,6 +381,7 @@ def _parquet(stream: BinaryIO, file: str) -> Iterator[Record]:
     except (
         pyarrow.ArrowException,
         ValueError,
+        OverflowError,
     ) as error:  # of Parquet itself, or of a value that Python cannot have
         raise DataError(f"invalid Parquet: {error}", file=file, line=number + 1) from error
 

@@ -152,6 +152,11 @@ def test_adapters_are_merged_and_of_their_rank(options: TrainOptions) -> None:
     assert not torch.equal(found["classifier.weight"], train(options, lora=2, seed=14)["classifier.weight"])
 
 
+def test_a_rank_that_no_weight_has(options: TrainOptions) -> None:
+    with pytest.raises(UsageError, match=r"^--lora: is 33, but the layers' weights have ranks up to 32$"):
+        train(options, lora=33)
+
+
 def test_adapters_resume(options: TrainOptions, tmp_path: Path) -> None:
     wanted = train(options, lora=2)
     output = tmp_path / "killed"

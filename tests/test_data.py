@@ -187,6 +187,14 @@ def test_bad_parquet(tmp_path: Path) -> None:
     assert refused(tmp_path / "data.parquet", b"no parquet at all").problem.startswith("invalid Parquet")
 
 
+@pytest.mark.parametrize("kind", [pyarrow.timestamp("ms"), pyarrow.duration("ms"), pyarrow.date64()])
+def test_a_time_in_parquet_that_python_cannot_have(kind: Any, tmp_path: Path) -> None:
+    times = pyarrow.array([86_400_000 * 10**9 * 50], pyarrow.int64()).cast(kind)
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"], "time": times}), tmp_path / "data.parquet")
+    with pytest.raises(DataError, match=r"data.parquet:1: invalid Parquet: "):
+        list(data.read(tmp_path / "data.parquet"))
+
+
 def test_null_in_parquet(tmp_path: Path) -> None:
     rows = [{"text": "fine", "label": "x"}, {"text": None, "label": "x"}]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "data.parquet")

@@ -69,17 +69,21 @@ def parameter_groups(
 def add_adapters(model: torch.nn.Module, rank: int) -> None:
     """Freeze the body and put a low-rank adapter beside every linear map of its layers (Hu et al. 2022).
 
-    What is above the layers (the head) is trained as it is.
+    What is above the layers (the head) is trained as it is. Raises UsageError for a rank that no weight has.
     """
     depth = depths(model)
     top = max(depth.values())
-    linear = [
-        name
+    linear = {
+        name: min(module.in_features, module.out_features)
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and 0 < depth.get(f"{name}.weight", 0) < top
-    ]
+    }
+    if rank > max(linear.values(), default=rank):
+        raise UsageError(
+            "--lora", f"is {rank}, but the layers' weights have ranks up to {max(linear.values())}"
+        )
     head = {name for name, d in depth.items() if d == top}
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=linear)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=list(linear))
     inject_adapter_in_model(config, model)
     for name, parameter in model.named_parameters():
         if name in head:

@@ -131,7 +131,7 @@ def train(
     return Trained(options.output, metrics, prepared.counts)
 
 
-def _refuse_divergence(model: torch.nn.Module, options: TrainOptions) -> None:
+def _refuse_divergence(model: Any, options: TrainOptions) -> None:
     """Raise UsageError if a trained weight is NaN or infinite: the model would give the same answer to all texts."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not torch.isfinite(parameter).all():
