@@ -60,11 +60,40 @@ def open_subject(model: Path, precision: str, wanted: Wanted) -> Any:
             trained.network.forward = torch.compile(trained.network.forward, dynamic=True)
         return trained
     kind, read = KINDS[wanted.task]
-    network = getattr(transformers, kind).from_pretrained(model, dtype=dtype, use_safetensors=True)
+    if wanted.task == "text-classification" and wanted.settings.get("pooling", "model") != "model":
+        network: Any = _pooled_classifier(model, wanted.labels, dtype)
+    else:
+        network = getattr(transformers, kind).from_pretrained(model, dtype=dtype, use_safetensors=True)
     if precision.endswith(COMPILED):
         network.forward = torch.compile(network.forward, dynamic=True)
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     return read(network, tokenizer, wanted)
+
+
+def _pooled_classifier(checkpoint: Path, labels: Sequence[str], dtype: Any) -> Any:
+    """A classifier whose head Transformers has not, as a model that its pipeline takes."""
+    from copy import deepcopy
+
+    import transformers
+
+    from headway.train.checkpoint import open_checkpoint
+
+    trained = open_checkpoint(checkpoint).model
+    trained.body.to(dtype)  # the head, a layer of one row a class, stays as it is
+    config = deepcopy(trained.config)
+    config.id2label = dict(enumerate(labels))
+
+    class PooledClassifier(transformers.PreTrainedModel):  # type: ignore[misc]
+        _supports_sdpa = True
+
+        def __init__(self) -> None:
+            super().__init__(config)
+            self.trained = trained
+
+        def forward(self, **inputs: Any) -> dict[str, Any]:
+            return {"logits": self.trained(**inputs).logits}
+
+    return PooledClassifier().eval()
 
 
 class Piped:
