@@ -97,7 +97,7 @@ def test_labels_and_scores(kind: str, pretrained: Path) -> None:
     )
     tokenizer = transformers.AutoTokenizer.from_pretrained(pretrained)
     theirs = transformers.TextClassificationPipeline(model=model, tokenizer=tokenizer)
-    ours = opened("text-classification", model, pretrained, labels, kind=kind)
+    ours = opened("text-classification", model, pretrained, labels, kind=kind, pair=None)
 
     @few
     @given(joined(words | unusual), st.none() | joined(words | unusual))

@@ -62,7 +62,8 @@ def tokenizer_of(folder: Path, kind: str) -> Any:
 def model_of(kind: str, auto: Any, folder: Path) -> Path:
     tokenizer = tokenizer_of(folder, kind)
     pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
-    special = {"vocab_size": len(tokenizer), "pad_token_id": pad, "eos_token_id": end, "bos_token_id": end}
+    tokens = len(tokenizer) + 8  # Transformers adds some of its own to a Qwen2 tokenizer
+    special = {"vocab_size": tokens, "pad_token_id": pad, "eos_token_id": end, "bos_token_id": end}
     if kind in ENCODER_DECODERS:
         start = pad if kind in ("t5", "marian", "pegasus") else end
         sizes = HALVES | {"decoder_start_token_id": start, "forced_eos_token_id": None}

@@ -30,8 +30,8 @@ def answers(text: Any, start: Any) -> dict[str, Any]:
 
 CASES: list[tuple[str, dict[str, Any], str, str]] = [
     ("token-classification", {"tokens": ["a", "b"], "tags": ["O"]}, "tags", "has 1 tags for 2 tokens"),
-    ("token-classification", {"tokens": ["a", "b"], "tags": ["O", "I-CAP"]}, "tags", "entry 1 is I-CAP after O"),
-    ("token-classification", {"tokens": ["a", "b"], "tags": ["B-NUM", "I-CAP"]}, "tags", "entry 1 is I-CAP after B-NUM"),
+    ("token-classification", {"tokens": ["a", "b"], "tags": ["O", "I-CAP"]}, "tags", "I-CAP"),  # of held-out data an unknown tag
+    ("token-classification", {"tokens": ["a", "b"], "tags": ["B-NUM", "I-CAP"]}, "tags", "I-CAP"),
     ("token-classification", {"tokens": ["a", " "], "tags": ["O", "O"]}, "tokens", "entry 1 is empty or only white"),
     ("token-classification", {"tokens": "a b", "tags": ["O"]}, "tokens", "must be a list, not str"),
     ("token-classification", {"tokens": [], "tags": []}, "tokens", "has 0 entries, fewer than 1"),

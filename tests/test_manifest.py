@@ -232,7 +232,7 @@ def test_a_model_that_writes_has_no_graph_without_padding(tmp_path: Path) -> Non
     ("field", "value", "named"),
     [
         ("graphs", {"decoder": "fp32/model.onnx"}, "graphs: must be files of ['decoder', 'encoder'], not of"),
-        ("settings", {"num_beams": "two"}, "settings: Expected `int`, got `str` - at `$.num_beams`"),
+        ("settings", {"num_beams": "two"}, "settings: Expected `int | null`, got `str` - at `$.num_beams`"),
         ("settings", {"num_beams": 0}, "num_beams: must be at least 1"),
         ("settings", {"num_beams": 10**9}, "num_beams: must be at most 1024, not 1000000000"),
         ("parity", {"worst": 1e-6}, "parity: Object missing required field"),
