@@ -83,7 +83,7 @@ def _pooled_classifier(checkpoint: Path, labels: Sequence[str], dtype: Any) -> A
     config = deepcopy(trained.config)
     config.id2label = dict(enumerate(labels))
 
-    class PooledClassifier(transformers.PreTrainedModel):  # type: ignore[misc]
+    class PooledClassifier(transformers.PreTrainedModel):  # type: ignore[no-untyped-call]
         _supports_sdpa = True
 
         def __init__(self) -> None:
@@ -93,7 +93,7 @@ def _pooled_classifier(checkpoint: Path, labels: Sequence[str], dtype: Any) -> A
         def forward(self, **inputs: Any) -> dict[str, Any]:
             return {"logits": self.trained(**inputs).logits}
 
-    return PooledClassifier().eval()
+    return PooledClassifier().eval()  # type: ignore[no-untyped-call]
 
 
 class Piped:
