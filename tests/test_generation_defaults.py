@@ -59,7 +59,17 @@ def folder_of(kind: str, form: str, settings: dict[str, Any], folder: Path) -> P
     return made
 
 
-@pytest.fixture(scope="module", params=[*ENCODER_DECODERS, *DECODERS])
+QUICK = ("bart", "t5", "gpt2", "llama")
+"""kinds of which the suite always runs all"""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(kind, marks=() if kind in QUICK else pytest.mark.grid)
+        for kind in (*ENCODER_DECODERS, *DECODERS)
+    ],
+)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Of each kind a folder with settings in generation_config.json, and its bundle."""
     return Made.of(request.param, tmp_path_factory.mktemp(request.param))
