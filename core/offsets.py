@@ -180,7 +180,10 @@ def _restore_begins(
     token of this window has. `tokenizers` does not trim the first token of a further window.
     """
     before = (spans[:, 0] > 0) & missing[np.maximum(spans[:, 0] - 1, 0)]
-    before &= solid[np.minimum(spans[:, 0], len(solid) - 1)]
+    is_empty = (
+        spans[:, 0] == spans[:, 1]
+    )  # of one character, which was trimmed: what stands there is behind it
+    before &= is_empty | solid[np.minimum(spans[:, 0], len(solid) - 1)]
     if not is_first:
         before[np.argmax(spans[:, 0] >= 0)] = False
     places = np.flatnonzero(before).tolist()
