@@ -67,8 +67,15 @@ def main() -> None:
                 figures = measure(name, shots, seed, given)
                 print(result.stem, json.dumps(figures), flush=True)
                 result.write_text(json.dumps(figures) + "\n", encoding="utf-8")
-    page = given.output.read_text("utf-8").partition(f"\n{HEADING}\n")[0] if given.output.exists() else ""
-    given.output.write_text(page + "\n" + section(given.work), encoding="utf-8")
+    page = given.output.read_text("utf-8") if given.output.exists() else ""
+    before = page.removesuffix(section_of(given.output))
+    given.output.write_text(before + "\n" + section(given.work), encoding="utf-8")
+
+
+def section_of(page: Path) -> str:
+    """What a page has from the line before this heading on; nothing where it has none."""
+    _, found, rest = (page.read_text("utf-8") if page.exists() else "").partition(f"\n{HEADING}\n")
+    return found + rest
 
 
 def measure(name: str, shots: int, seed: int, given: argparse.Namespace) -> dict[str, float]:
