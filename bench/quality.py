@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from headway.bench import baselines, plain
+from headway.bench import baselines, few_shot, plain
 from headway.bench.plain.base import Setting
 from headway.core import data, hardware, tasks
 from headway.core.tasks import text_ranking
@@ -172,7 +172,7 @@ def main() -> None:
         figures = work_out(case, place)
         print(json.dumps(figures), flush=True)
         result.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    given.output.write_text(table(given.work), encoding="utf-8")
+    given.output.write_text(table(given.work) + few_shot.section_of(given.output), encoding="utf-8")
 
 
 def work_out(case: Case, place: Place) -> dict[str, Any]:

@@ -98,6 +98,7 @@ def training(model: Path, output: Path, threads: int | None) -> Any:
         eval=DATA / "dev.jsonl",
         output=output,
         few_shot=True,
+        learning_rate=5e-5,  # one run each: 93 % of the dev set; at 2e-4, the default, 92 %
         threads=threads,
     )
 

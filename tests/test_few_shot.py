@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoModel, AutoModelForSequenceClassification
 
+from headway.bench import few_shot as study
 from headway.core import tasks
 from headway.core.errors import UsageError
 from headway.core.progress import silent
@@ -224,3 +225,27 @@ def test_one_example_a_label_is_refused(options: TrainOptions, tmp_path: Path) -
 def test_other_tasks_refuse_it(options: TrainOptions) -> None:
     with pytest.raises(UsageError, match=r"^--few-shot: has no meaning for token-classification$"):
         fit.train("token-classification", options)
+
+
+def test_the_study_replaces_its_own_section_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "quality.md"
+    page.write_text("# Quality\n\ntable\n")
+    monkeypatch.setattr(study, "SEEDS", {8: (13, 14)})
+    monkeypatch.setattr(study, "METHODS", {"default": {}})
+    monkeypatch.setattr(study, "measure", lambda *_: {"macro_f1": 0.5, "processor_seconds": 61.2})
+    words = ["few_shot", "--data", ".", "--model", ".", "--work", f"{tmp_path}/work", "--output", str(page)]
+    monkeypatch.setattr("sys.argv", words)
+    study.main()
+    once = page.read_text()
+    assert once.startswith(f"# Quality\n\ntable\n\n{study.HEADING}\n")
+    assert "| 8 × 2 | 50.00 (50.00–50.00) | 61 |  |  |" in once
+    study.main()
+    assert page.read_text() == once
+    assert "# Quality\n\ntable\n" + study.section_of(page) == once
+
+
+def test_a_sample_has_so_many_of_each_label() -> None:
+    rows = [{"text": str(i), "label": "abc"[min(i // 10, 2)]} for i in range(23)]
+    drawn = study.sample(rows, 5, 13)
+    assert sorted(row["label"] for row in drawn) == ["a"] * 5 + ["b"] * 5 + ["c"] * 3
+    assert drawn == study.sample(rows, 5, 13) != study.sample(rows, 5, 14)

@@ -21,6 +21,7 @@ from headway.train.options import TrainOptions
 Row = dict[str, Any]
 Collate = Callable[[list[Row]], dict[str, Any]]
 
+# The values below were tried on one draw of 8 examples a class of banking77, by half of its test texts, a handful of runs.
 TEMPERATURE = 0.07
 """divides the cosines in the loss"""
 PASSES = 5
@@ -175,7 +176,7 @@ def schedule(targets: Sequence[int], similar: torch.Tensor, seed: int) -> list[l
 
     In each pass over the data every example comes once. Examples with the same label are paired at random. A step has the
     pairs of a random label and of those most like it, one of each label in turn: a pretrained body tells the others
-    apart already. (On banking77 with 8 examples a class, steps of random labels gave 83.4 % macro-F1 in the place of 84.4 %.)
+    apart already.
 
     Args:
         targets: the label of each example.
