@@ -62,7 +62,7 @@ def tokenizer_of(folder: Path, kind: str) -> Any:
 def model_of(kind: str, auto: Any, folder: Path) -> Path:
     tokenizer = tokenizer_of(folder, kind)
     pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
-    tokens = len(tokenizer) + 8  # Transformers adds some of its own to a Qwen2 tokenizer
+    tokens = len(tokenizer) + 8 * (kind == "qwen2")  # whose tokenizer gets some from Transformers
     special = {"vocab_size": tokens, "pad_token_id": pad, "eos_token_id": end, "bos_token_id": end}
     if kind in ENCODER_DECODERS:
         start = pad if kind in ("t5", "marian", "pegasus") else end

@@ -38,8 +38,7 @@ def same_as_library(folder: Path, pipe: Any) -> None:
     few = COMPARED[:8] + texts.LONG
     for name in library.prompts:
         compare(pipe(few, prompt_name=name), references.encode(library, few, prompt_name=name))
-    if pipe.spec.settings.include_prompt:
-        compare(pipe(few, prompt="as given: "), references.encode(library, few, prompt="as given: "))
+    compare(pipe(few, prompt="as given: "), references.encode(library, few, prompt="as given: "))
     else:
         with pytest.raises(UsageError, match="leaves prompts out of its pooling"):
             pipe(few, prompt="as given: ")

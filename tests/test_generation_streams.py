@@ -54,6 +54,9 @@ class Growing:
         self.known += self.sizes.pop() if self.sizes else 1
         return [0] if self.known >= len(self.tokens) else []
 
+    def has_finished(self, key: int) -> bool:
+        return self.known >= len(self.tokens)
+
     def settled(self, key: int) -> list[int]:
         return self.tokens[: self.known]
 
