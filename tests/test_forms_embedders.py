@@ -39,9 +39,6 @@ def same_as_library(folder: Path, pipe: Any) -> None:
     for name in library.prompts:
         compare(pipe(few, prompt_name=name), references.encode(library, few, prompt_name=name))
     compare(pipe(few, prompt="as given: "), references.encode(library, few, prompt="as given: "))
-    else:
-        with pytest.raises(UsageError, match="leaves prompts out of its pooling"):
-            pipe(few, prompt="as given: ")
     with pytest.raises(UsageError, match="prompt_name"):
         pipe(few, prompt_name="no such name")
     with pytest.raises(InputError, match="input 1"):
